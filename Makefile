@@ -1,0 +1,54 @@
+# lsn_tracker, a PGXS extension
+#
+#	make, make install, make installcheck	as with every extension
+#	make check		build, and test on throw-away servers
+#	make demo		show what it does on a throw-away primary and standby
+#	make bench		measure it
+#
+# The last three run as root or as a user with sudo, need nothing installed on
+# a Debian machine, and leave the installed server alone.
+
+MODULE_big = lsn_tracker
+OBJS = \
+	src/functions.o \
+	src/lsn_tracker.o \
+	src/replay.o \
+	src/shared_state.o \
+	src/snapshot.o \
+	src/wait.o \
+	src/waiters.o \
+	src/worker.o
+
+EXTENSION = lsn_tracker
+DATA = lsn_tracker--1.0.sql
+PGFILEDESC = "lsn_tracker - read your writes on standbys"
+REGRESS = lsn_tracker
+
+PG_CONFIG ?= pg_config
+export PG_CONFIG
+
+# Not together with PGXS: it has a "check" of its own, which only says that it
+# can't, and it need not be installed yet.
+OWN_GOALS = check demo bench
+ifneq ($(filter $(OWN_GOALS),$(MAKECMDGOALS)),)
+
+check:
+	@test/check
+demo:
+	@KEEP='$(KEEP)' test/demo/run
+bench:
+	@test/bench/run
+
+.PHONY: $(OWN_GOALS)
+
+else
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(wildcard $(PGXS)),)
+$(error $(PG_CONFIG) leads to no server development files; install them (Debian: postgresql-server-dev-NN) or give PG_CONFIG=/path/to/pg_config)
+endif
+include $(PGXS)
+
+$(OBJS): src/lsn_tracker.h src/compat.h
+
+endif

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		Differences between the server versions that lsn_tracker builds on.
+ *
+ * The only place that tests PG_VERSION_NUM.  Everything here has the shape of
+ * the newest server's interface, so that dropping an old version means
+ * deleting lines here and nowhere else.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LSN_TRACKER_COMPAT_H
+#define LSN_TRACKER_COMPAT_H
+
+#include "storage/proc.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "lsn_tracker needs PostgreSQL 15 or later"
+#endif
+
+/* 17 numbers processes by ProcNumber; before, the PGPROC carried the number. */
+#if PG_VERSION_NUM < 170000
+#define MyProcNumber (MyProc->pgprocno)
+#endif
+
+/* 17 lets extensions name wait events; before, all of them are "Extension". */
+#if PG_VERSION_NUM < 170000
+#define WaitEventExtensionNew(name) PG_WAIT_EXTENSION
+#endif
+
+#endif							/* LSN_TRACKER_COMPAT_H */

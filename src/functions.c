@@ -1,0 +1,223 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.c
+ *		The SQL-callable functions.
+ *
+ * Run in a client's session.  Each reads its arguments and hands on; this is
+ * the only file that knows SQL's calling conventions.  What the functions
+ * answer is said in lsn_tracker--*.sql, beside each of them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/pg_lsn.h"
+#include "utils/tuplestore.h"
+
+#include "lsn_tracker.h"
+
+PG_FUNCTION_INFO_V1(lsn_wait);
+PG_FUNCTION_INFO_V1(lsn_require);
+PG_FUNCTION_INFO_V1(lsn_replicated);
+PG_FUNCTION_INFO_V1(lsn_last_replay);
+PG_FUNCTION_INFO_V1(lsn_watch);
+PG_FUNCTION_INFO_V1(lsn_request_notification);
+PG_FUNCTION_INFO_V1(lsn_await_notification);
+PG_FUNCTION_INFO_V1(lsn_waiters);
+
+/*
+ * What lsn_request_notification() asked for.  The session's own, so it outlives
+ * transactions.
+ */
+static bool notification_requested = false;
+static XLogRecPtr notification_target;
+
+static void
+CheckPreloaded(void)
+{
+	if (tracker == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("lsn_tracker must be loaded via \"shared_preload_libraries\""),
+				 errhint("Add lsn_tracker to \"shared_preload_libraries\" in the configuration of every server of the cluster, and restart it.")));
+}
+
+/*
+ * A timeout argument in ms; NULL stands for lsn_tracker.default_timeout.
+ */
+static int64
+TimeoutArg(FunctionCallInfo fcinfo, int argno)
+{
+	int64		timeout;
+
+	if (PG_ARGISNULL(argno))
+		return default_timeout;
+
+	timeout = PG_GETARG_INT64(argno);
+	if (timeout < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative: %lld", (long long) timeout),
+				 errhint("Give milliseconds, 0 for no limit, or NULL for lsn_tracker.default_timeout.")));
+	return timeout;
+}
+
+/*
+ * Wait for replay without a snapshot, and take a fresh one behind it, whatever
+ * the outcome: the statement goes on.  On a primary there is nothing to wait
+ * for, but the caller's snapshot is treated the same, so that a program that
+ * runs there does not fail only once it runs on a standby.
+ */
+static bool
+WaitWithoutSnapshot(FunctionCallInfo fcinfo, XLogRecPtr target, int64 timeout)
+{
+	QueryDesc  *query = LetGoOfSnapshot(fcinfo);
+	bool		reached = true;
+
+	if (RecoveryInProgress())
+		reached = WaitForReplay(target, timeout);
+	else
+		CheckTargetOnPrimary(target);
+
+	TakeFreshSnapshot(query);
+	return reached;
+}
+
+Datum
+lsn_wait(PG_FUNCTION_ARGS)
+{
+	int64		timeout;
+
+	CheckPreloaded();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	timeout = TimeoutArg(fcinfo, 1);
+
+	PG_RETURN_BOOL(WaitWithoutSnapshot(fcinfo, TargetRecordEnd(PG_GETARG_LSN(0)), timeout));
+}
+
+Datum
+lsn_require(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr	target;
+	int64		timeout;
+
+	CheckPreloaded();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	target = TargetRecordEnd(PG_GETARG_LSN(0));
+	timeout = TimeoutArg(fcinfo, 1);
+
+	if (!WaitWithoutSnapshot(fcinfo, target, timeout))
+		RaiseTimeout(target, timeout);
+	PG_RETURN_VOID();
+}
+
+Datum
+lsn_replicated(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr	target = TargetRecordEnd(PG_GETARG_LSN(0));
+
+	CheckPreloaded();
+	if (RecoveryInProgress())
+		PG_RETURN_BOOL(TargetReplayed(target));
+
+	CheckTargetOnPrimary(target);
+	PG_RETURN_BOOL(true);
+}
+
+Datum
+lsn_last_replay(PG_FUNCTION_ARGS)
+{
+	CheckPreloaded();
+	if (!RecoveryInProgress())
+		PG_RETURN_NULL();
+	PG_RETURN_LSN(TrackedReplayPosition());
+}
+
+Datum
+lsn_watch(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr	past = 0;
+	int64		timeout;
+	QueryDesc  *query;
+	bool		reached;
+
+	CheckPreloaded();
+	timeout = TimeoutArg(fcinfo, 1);
+	if (!RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("recovery is not in progress"),
+				 errhint("lsn_watch() follows replay on a standby; a primary replays nothing.")));
+
+	/* "past from" is "at or past the next byte"; there is none past the last */
+	if (!PG_ARGISNULL(0))
+		past = Min(PG_GETARG_LSN(0), LAST_TARGET) + 1;
+
+	query = LetGoOfSnapshot(fcinfo);
+	reached = WaitForReplay(past, timeout);
+	TakeFreshSnapshot(query);
+
+	if (!reached)
+		PG_RETURN_NULL();
+	PG_RETURN_LSN(TrackedReplayPosition());
+}
+
+Datum
+lsn_request_notification(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr	target = TargetRecordEnd(PG_GETARG_LSN(0));
+
+	CheckPreloaded();
+	if (!RecoveryInProgress())
+		CheckTargetOnPrimary(target);
+
+	notification_target = target;
+	notification_requested = true;
+	PG_RETURN_VOID();
+}
+
+Datum
+lsn_await_notification(PG_FUNCTION_ARGS)
+{
+	int64		timeout;
+
+	CheckPreloaded();
+	timeout = TimeoutArg(fcinfo, 0);
+	if (!notification_requested)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no notification has been requested in this session"),
+				 errhint("Call lsn_request_notification() first; a request is used up once it has been answered with true.")));
+
+	if (!WaitWithoutSnapshot(fcinfo, notification_target, timeout))
+		PG_RETURN_BOOL(false);
+	notification_requested = false;
+	PG_RETURN_BOOL(true);
+}
+
+Datum
+lsn_waiters(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	LsnWaiter  *waiters;
+	int			n;
+
+	CheckPreloaded();
+	InitMaterializedSRF(fcinfo, 0);
+
+	waiters = palloc(MaxBackends * sizeof(LsnWaiter));
+	n = CopyWaiters(waiters);
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[2] = {Int32GetDatum(waiters[i].pid), LSNGetDatum(waiters[i].target)};
+		bool		nulls[2] = {false, false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

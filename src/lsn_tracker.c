@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * lsn_tracker.c
+ *		_PG_init: the settings and the hooks.
+ *
+ * Runs in the postmaster when listed in shared_preload_libraries.  Loaded any
+ * other way the library has no shared memory and no worker, and its functions
+ * say so (functions.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "lsn_tracker.h"
+
+PG_MODULE_MAGIC;
+
+int			default_timeout = 5000;
+int			wakeup_mode = WAKEUP_REDO;
+int			poll_interval = 10;
+bool		log_waits = false;
+bool		allow_held_snapshot = false;
+
+static const struct config_enum_entry wakeup_options[] = {
+	{"redo", WAKEUP_REDO, false},
+	{"poll", WAKEUP_POLL, false},
+	{NULL, 0, false}
+};
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	DefineCustomIntVariable("lsn_tracker.default_timeout",
+							"How long a wait lasts that gives no timeout.",
+							"0 means no limit.",
+							&default_timeout,
+							5000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("lsn_tracker.wakeup",
+							 "Who notices that a position has been replayed.",
+							 "\"redo\": the startup process, after each WAL record. "
+							 "\"poll\": the background worker, every lsn_tracker.poll_interval while a session waits.",
+							 &wakeup_mode,
+							 WAKEUP_REDO, wakeup_options,
+							 PGC_POSTMASTER, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("lsn_tracker.poll_interval",
+							"How often the background worker looks if lsn_tracker.wakeup is \"poll\".",
+							NULL,
+							&poll_interval,
+							10, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("lsn_tracker.log_waits",
+							 "Log each wait on a standby: its target, its outcome and how long it took.",
+							 NULL,
+							 &log_waits,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("lsn_tracker.allow_held_snapshot",
+							 "Wait although the session holds a snapshot.",
+							 "Replay may then have to wait for the waiting session, until the server cancels it, "
+							 "and what has been waited for need not be visible to the calling statement.",
+							 &allow_held_snapshot,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("lsn_tracker");
+
+	InstallSharedState();
+	RegisterWorker();
+}

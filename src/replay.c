@@ -1,0 +1,149 @@
+/*-------------------------------------------------------------------------
+ *
+ * replay.c
+ *		The startup process's side: learning that a record has been replayed.
+ *
+ * WatchRedo() puts a function of ours in front of each resource manager's
+ * redo function.  It runs in the startup process, once for each WAL record,
+ * right after the record has been applied: a commit is then visible to new
+ * snapshots.  It publishes the record's end and looks whether anybody waits
+ * for that.
+ *
+ * An error here would take the server down, and time spent here delays
+ * replay.  So this code raises nothing, allocates nothing, takes the queue's
+ * lock only if it is free, and does a bounded amount of work: at most one
+ * batch of wake-ups (waiters.c) and one for the worker, which goes on.
+ *
+ * How no wake-up is lost.  A session and the startup process each write one
+ * word and then read the other's:
+ *
+ *		session							startup process
+ *		smallest_target := its target	replayed := end of the record
+ *		(full barrier)					(full barrier)
+ *		read replayed					read smallest_target
+ *
+ * With a full barrier on both sides, at least one of the two sees what the
+ * other wrote: either the session finds its target replayed and does not go
+ * to sleep, or the startup process finds the session and wakes it.  Without
+ * one of the barriers both reads can come before both writes, and the session
+ * sleeps on although its record has been replayed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xlogreader.h"
+#include "access/xlogrecovery.h"
+
+#include "lsn_tracker.h"
+
+/* What was in RmgrTable before us. */
+static void (*server_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
+static void (*server_cleanup) (void);
+
+static void TrackedRedo(XLogReaderState *record);
+static void TrackedCleanup(void);
+
+/*
+ * Have every replayed record pass through TrackedRedo, and the end of redo
+ * through TrackedCleanup.  Runs in the postmaster, after all resource managers
+ * have been registered; the startup process inherits the table.  After a crash
+ * the postmaster comes here again with the table as we left it.
+ */
+void
+WatchRedo(void)
+{
+	for (int rmid = 0; rmid <= RM_MAX_ID; rmid++)
+	{
+		RmgrData   *rmgr = &RmgrTable[rmid];
+
+		/* ourselves behind ourselves would recurse without end */
+		if (rmgr->rm_name == NULL || rmgr->rm_redo == TrackedRedo)
+			continue;
+		server_redo[rmid] = rmgr->rm_redo;
+		rmgr->rm_redo = TrackedRedo;
+	}
+
+	/* each clean-up function is called once, at the end: one is enough */
+	if (RmgrTable[RM_XLOG_ID].rm_cleanup != TrackedCleanup)
+	{
+		server_cleanup = RmgrTable[RM_XLOG_ID].rm_cleanup;
+		RmgrTable[RM_XLOG_ID].rm_cleanup = TrackedCleanup;
+	}
+}
+
+/*
+ * Startup process: apply a record, then publish that it has been applied.
+ */
+static void
+TrackedRedo(XLogReaderState *record)
+{
+	server_redo[XLogRecGetRmid(record)] (record);
+
+	PublishReplayed(record->EndRecPtr);
+
+	if (unlikely(pg_atomic_read_u64(&tracker->smallest_target) <= record->EndRecPtr) &&
+		WakeDueWaiters(false))
+		WakeWorker();
+}
+
+/*
+ * Startup process: redo is over (promotion, or the end of a crash recovery).
+ * Nobody's target will be replayed any more, so everybody is due; the worker
+ * sees to it.
+ */
+static void
+TrackedCleanup(void)
+{
+	if (server_cleanup)
+		server_cleanup();
+
+	PublishReplayed(REPLAY_ENDED);
+
+	if (WakeDueWaiters(false))
+		WakeWorker();
+}
+
+/*
+ * Write down how far replay has come.  Full barrier: what the caller reads
+ * next (whom this makes due) is read after the position is visible to others.
+ * See the top of this file for what is lost without it.
+ *
+ * Only the process that follows replay may call this: the startup process, or
+ * instead of it the worker (poll mode, and once recovery is over).
+ */
+void
+PublishReplayed(XLogRecPtr replayed)
+{
+	(void) pg_atomic_exchange_u64(&tracker->replayed, replayed);
+}
+
+/*
+ * The position up to which the tracker knows that WAL has been replayed.  The
+ * server's own word where the tracker does not follow each record (poll mode),
+ * has seen no record since the server started, or has seen the last one.
+ */
+XLogRecPtr
+TrackedReplayPosition(void)
+{
+	XLogRecPtr	replayed = pg_atomic_read_u64(&tracker->replayed);
+
+	if (wakeup_mode == WAKEUP_POLL || replayed == 0 || replayed == REPLAY_ENDED)
+		return GetXLogReplayRecPtr(NULL);
+	return replayed;
+}
+
+/*
+ * Must somebody look at the server's state from time to time, because the
+ * startup process does not tell?  That is so in poll mode; and until the first
+ * record has been replayed, since a promotion without any record to replay
+ * does not call the resource managers' clean-up functions.
+ */
+bool
+NeedsPolling(void)
+{
+	return wakeup_mode == WAKEUP_POLL ||
+		pg_atomic_read_u64(&tracker->replayed) == 0;
+}

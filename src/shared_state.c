@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared_state.c
+ *		The one shared-memory struct: its size and its creation.
+ *
+ * Runs in the postmaster, at server start and again after a crash, before any
+ * other process exists: no lock is needed.  The layout, and which lock
+ * protects what, is in lsn_tracker.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+#include "lsn_tracker.h"
+
+LsnTrackerState *tracker = NULL;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static Size
+HeapOffset(void)
+{
+	return MAXALIGN(add_size(offsetof(LsnTrackerState, waiters),
+							 mul_size(MaxBackends, sizeof(LsnWaiter))));
+}
+
+static Size
+SharedStateSize(void)
+{
+	return add_size(HeapOffset(), mul_size(MaxBackends, sizeof(LsnWaiter *)));
+}
+
+static void
+RequestSharedState(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+
+	RequestAddinShmemSpace(SharedStateSize());
+	RequestNamedLWLockTranche("lsn_tracker", 1);
+}
+
+static void
+CreateSharedState(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	tracker = ShmemInitStruct("lsn_tracker", SharedStateSize(), &found);
+	if (!found)
+	{
+		memset(tracker, 0, SharedStateSize());
+		pg_atomic_init_u64(&tracker->replayed, 0);
+		pg_atomic_init_u64(&tracker->smallest_target, NOBODY_WAITS);
+		tracker->lock = &GetNamedLWLockTranche("lsn_tracker")->lock;
+		tracker->heap = (LsnWaiter **) ((char *) tracker + HeapOffset());
+		for (int i = 0; i < MaxBackends; i++)
+			tracker->waiters[i].heap_index = NOT_QUEUED;
+	}
+	LWLockRelease(AddinShmemInitLock);
+
+	/*
+	 * Only now: every library that brings resource managers has registered
+	 * them in its _PG_init, so none of their entries is missed.
+	 */
+	if (wakeup_mode == WAKEUP_REDO)
+		WatchRedo();
+}
+
+/*
+ * Ask for the shared memory and have it created.  To be called from _PG_init,
+ * while shared_preload_libraries are loaded.
+ */
+void
+InstallSharedState(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = RequestSharedState;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = CreateSharedState;
+}

@@ -109,7 +109,7 @@ LetGoOfSnapshot(FunctionCallInfo fcinfo)
 		query = NULL;
 	}
 	else if (query == NULL)
-		holder = "The call does not come directly from a client's SELECT statement but from a function, a procedure, a DO block, EXECUTE, EXPLAIN, VALUES or another command, which holds a snapshot.";
+		holder = "The call does not come directly from a client's SELECT statement but from a function, a procedure, a DO block, EXPLAIN, COPY, VALUES or another command, which holds a snapshot.";
 	else if (ReadsRelation(query->plannedstmt))
 	{
 		holder = "The statement that calls the function also reads a table or another relation, for which it needs its snapshot.";
@@ -127,7 +127,9 @@ LetGoOfSnapshot(FunctionCallInfo fcinfo)
 		InvalidateCatalogSnapshot();
 
 		/* what matters to replay is our advertised xmin */
-		if (ActiveSnapshotSet() || TransactionIdIsValid(MyProc->xmin))
+		if (ActiveSnapshotSet())
+			holder = "The statement is run by another one (EXECUTE, a function, a procedure or a DO block), which holds a snapshot.";
+		else if (TransactionIdIsValid(MyProc->xmin))
 			holder = "Something else in this session holds a snapshot: an open cursor, a query whose rows have not all been fetched, or an exported snapshot.";
 	}
 

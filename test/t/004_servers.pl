@@ -1,0 +1,185 @@
+# What happens to a wait when servers and processes come and go.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+sub pause
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+	$node->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'")
+	  or die 'replay was not paused';
+	return;
+}
+
+foreach my $mode (qw(redo poll))
+{
+	my ($primary, $standby) = new_pair("servers_$mode", "lsn_tracker.wakeup = $mode");
+	my $cascaded = add_standby($standby, "servers_${mode}_cascaded");
+	my ($out, $err);
+
+	# A cascaded standby
+	my $target = future_lsn($primary);
+	my $waiter = start_wait(session($cascaded), "SELECT lsn_wait('$target', 0)");
+	await_waiters($cascaded, 1);
+	write_wal($primary);
+	is(finish_wait($waiter), 't', "$mode: cascaded standby");
+
+	# Replay paused and resumed
+	pause($cascaded);
+	$target = write_wal($primary);
+	start_wait($waiter, "SELECT lsn_wait('$target', 0)");
+	await_waiters($cascaded, 1);
+	$cascaded->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+	is(finish_wait($waiter), 't', "$mode: replay paused and resumed");
+
+	# WAL receiver stopped and restarted
+	my $conninfo = $standby->safe_psql('postgres', 'SHOW primary_conninfo');
+	$standby->safe_psql('postgres', "ALTER SYSTEM SET primary_conninfo = ''");
+	$standby->reload;
+	$standby->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_wal_receiver')
+	  or die 'the WAL receiver did not stop';
+	$target = write_wal($primary);
+	start_wait($waiter, "SELECT lsn_wait('$target', 0)");
+	await_waiters($cascaded, 1);
+	my $direct = start_wait(session($standby), "SELECT lsn_wait('$target', 0)");
+	await_waiters($standby, 1);
+	$standby->safe_psql('postgres', 'ALTER SYSTEM RESET primary_conninfo');
+	$standby->reload;
+	is(finish_wait($direct), 't', "$mode: WAL receiver stopped and restarted");
+	is(finish_wait($waiter), 't', "$mode: on the cascaded standby, too");
+
+	# Primary restarted
+	$target = future_lsn($primary, 2000);
+	start_wait($direct, "SELECT lsn_wait('$target', 0)");
+	await_waiters($standby, 1);
+	$primary->restart;
+	$primary->safe_psql('postgres', "INSERT INTO t SELECT generate_series(1, 100)");
+	is(finish_wait($direct), 't', "$mode: primary restarted in mid-wait");
+
+	# The worker terminated in mid-wait: the wait goes on meanwhile, and the
+	# worker comes back.
+	foreach my $how ('while it is away', 'after it came back')
+	{
+		$target = future_lsn($primary);
+		start_wait($direct, "SELECT lsn_wait('$target', 0)");
+		await_waiters($standby, 1);
+		my $worker = worker_pid($standby);
+		$standby->safe_psql('postgres', "SELECT pg_terminate_backend($worker, 30000)");
+		write_wal($primary) if $how eq 'while it is away';
+		is(finish_wait($direct), 't', "$mode: worker terminated, position reached $how")
+		  if $how eq 'while it is away';
+		$standby->poll_query_until('postgres',
+			"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'lsn_tracker' AND pid <> $worker")
+		  or die 'the worker did not come back';
+		next if $how eq 'while it is away';
+		is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '1', "$mode: the waiter was not lost");
+		write_wal($primary);
+		is(finish_wait($direct), 't', "$mode: worker terminated, position reached $how");
+	}
+
+	# Standby restarted in mid-wait
+	start_wait($direct, "SELECT lsn_wait('FFFFFFFF/0', 0)");
+	await_waiters($standby, 1);
+	$standby->stop('fast');
+	$direct->{run}->finish;
+	like($direct->{stderr}, qr/terminating connection due to administrator command/, "$mode: shutdown ends a wait");
+	$target = write_wal($primary);
+	$standby->start;
+	is($standby->safe_psql('postgres', "SELECT lsn_wait('$target', 30000)"), 't', "$mode: standby restarted");
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: and its queue is empty");
+
+	# Promotion: what was received before is replayed, and a waiter for it gets
+	# its yes; a waiter for more learns where recovery ended.
+	pause($standby);
+	$target = write_wal($primary);
+	$standby->poll_query_until('postgres', "SELECT pg_last_wal_receive_lsn() >= '$target'")
+	  or die 'not received';
+	my $beyond = future_lsn($primary, 1000000);
+	my $reached = start_wait(session($standby), "SELECT lsn_wait('$target', 0)");
+	my $lost = start_wait(session($standby), "\\set VERBOSITY verbose\nSELECT lsn_wait('$beyond', 0)");
+	my $watch = start_wait(session($standby), "SELECT lsn_watch('$beyond', 0)");
+	my $await = start_wait(session($standby),
+		"SELECT lsn_request_notification('$beyond')\\; SELECT lsn_await_notification(0)");
+	await_waiters($standby, 4);
+	$primary->stop;
+	$standby->promote;
+	is((finish_wait($reached))[0], 't', "$mode: promotion, target reached by it");
+	($out, $err) = finish_wait($lost);
+	like($err, qr/ERROR:  55000: recovery ended before $beyond was replayed\nDETAIL:  Recovery ended at [0-9A-F]+\/[0-9A-F]+: this server has been promoted\.\nHINT/,
+		"$mode: promotion, target not reached");
+	($out, $err) = finish_wait($watch);
+	like($err, qr/recovery ended before/, "$mode: promotion ends lsn_watch");
+	($out, $err) = finish_wait($await);
+	like($err, qr/recovery ended before/, "$mode: promotion ends lsn_await_notification");
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: nobody is left in the queue");
+	is($lost->query("SELECT lsn_wait('$target')"), 't', "$mode: the session is usable and answers as a primary");
+	is($standby->safe_psql('postgres', 'SELECT lsn_last_replay() IS NULL'), 't', "$mode: which replays nothing");
+
+	# The cascaded standby follows it to the new timeline.
+	$target = write_wal($standby);
+	is($cascaded->safe_psql('postgres', "SELECT lsn_wait('$target', 30000)"), 't', "$mode: cascaded standby after the promotion");
+
+	$_->quit foreach ($waiter, $reached, $lost, $watch, $await);
+	$cascaded->stop;
+	$standby->stop;
+}
+
+# A promotion without a single record to replay: the server then calls no
+# resource manager at all.  A clean shutdown leaves nothing to replay.
+my $alone = new_primary('alone');
+my $warned = qr/WARNING:  this server is a standby, but replication does not appear to be configured/;
+$alone->stop;
+$alone->set_standby_mode;
+$alone->start;
+my $beyond = $alone->safe_psql('postgres', 'SELECT pg_last_wal_replay_lsn() + 1000000');
+my $waiter = start_wait(session($alone), "SELECT lsn_wait('$beyond', 0)");
+await_waiters($alone, 1);
+
+# It is a standby that has nowhere to get its WAL from: one warning, also when
+# the worker restarts or the configuration is reloaded; and it goes on by itself
+# once that is mended.
+$alone->wait_for_log($warned);
+my $worker = worker_pid($alone);
+$alone->safe_psql('postgres', "SELECT pg_terminate_backend($worker, 30000)");
+$alone->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'lsn_tracker' AND pid <> $worker")
+  or die 'the worker did not come back';
+$alone->reload;
+$alone->append_conf('postgresql.conf', "restore_command = 'false'");
+$alone->reload;
+$alone->wait_for_log(qr/LOG:  replication is configured now/);
+my $warnings = () = slurp_file($alone->logfile) =~ /$warned/g;
+is($warnings, 1, 'an unconfigured standby is warned about once');
+$alone->append_conf('postgresql.conf', "restore_command = ''");
+$alone->reload;
+$alone->poll_query_until('postgres', "SELECT current_setting('restore_command') = ''") or die 'no reload';
+ok($alone->wait_for_log(qr/replication is configured now.*$warned/s), 'and again if it happens again');
+
+$alone->promote;
+my ($out, $err) = finish_wait($waiter);
+like($err, qr/recovery ended before $beyond was replayed/, 'a promotion without any record to replay ends a wait');
+$waiter->quit;
+$alone->stop;
+
+# A crash of a session: all of shared memory is made anew.
+my ($primary, $standby) = new_pair('crash', 'restart_after_crash = on');
+my $target = future_lsn($primary);
+$waiter = start_wait(session($standby), "SELECT lsn_wait('$target', 0)");
+my $pid = waiting_pid($standby);
+kill 'KILL', $pid;
+$waiter->{run}->finish;
+$standby->poll_query_until('postgres', 'SELECT true') or die 'no restart';
+is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', 'crash of a waiter: the queue is empty');
+$target = write_wal($primary);
+is($standby->safe_psql('postgres', "SELECT lsn_wait('$target', 30000)"), 't', 'and the startup process tells again');
+$standby->stop;
+$primary->stop;
+
+done_testing();

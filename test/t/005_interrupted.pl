@@ -1,0 +1,127 @@
+# However a wait is interrupted, nothing of it is left in the queue.
+
+use strict;
+use warnings;
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+my $never = 'FFFFFFFF/0';
+
+foreach my $mode (qw(redo poll))
+{
+	my ($primary, $standby) = new_pair("interrupted_$mode", "lsn_tracker.wakeup = $mode");
+	my $session = session($standby);
+	my ($out, $err);
+
+	foreach my $begin ('', 'BEGIN; SELECT 1;', 'BEGIN; SAVEPOINT a; SELECT 1; SAVEPOINT b;')
+	{
+		my $where = $begin =~ /SAVEPOINT/ ? 'in a savepoint' : $begin ? 'in a transaction' : 'alone';
+
+		# cancel
+		$session->query($begin) if $begin;
+		start_wait($session, "SELECT lsn_wait('$never', 0)");
+		my $pid = waiting_pid($standby);
+		$standby->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+		($out, $err) = finish_wait($session);
+		like($err, qr/canceling statement due to user request/, "$mode, $where: cancelled");
+		await_waiters($standby, 0);
+		if ($begin =~ /SAVEPOINT/)
+		{
+			$session->query('ROLLBACK TO b');
+			is($session->query("SELECT lsn_wait('0/1')"), 't', "$mode, $where: usable after ROLLBACK TO");
+			is($session->query("RELEASE a; SELECT lsn_wait('0/1'); SELECT count(*) >= 0 FROM t"),
+				"t\nt", "$mode, $where: usable after RELEASE");
+		}
+		$session->query('ROLLBACK') if $begin;
+
+		# statement_timeout
+		$session->query("SET statement_timeout = 50");
+		$session->query($begin) if $begin;
+		($out, $err) = finish_wait(start_wait($session, "SELECT lsn_wait('$never', 0)"));
+		like($err, qr/canceling statement due to statement timeout/, "$mode, $where: statement_timeout");
+		await_waiters($standby, 0);
+		$session->query('ROLLBACK') if $begin;
+		$session->query("RESET statement_timeout");
+
+		# our own time-out, in a transaction that goes on
+		$session->query($begin) if $begin;
+		is($session->query("SELECT lsn_wait('$never', 20)"), 'f', "$mode, $where: timed out");
+		is($session->query("SELECT lsn_wait('0/1')"), 't', "$mode, $where: usable after it");
+		$session->query('COMMIT') if $begin;
+
+		# terminate
+		my $victim = session($standby);
+		$victim->query($begin) if $begin;
+		start_wait($victim, "SELECT lsn_wait('$never', 0)");
+		$pid = waiting_pid($standby);
+		$standby->safe_psql('postgres', "SELECT pg_terminate_backend($pid, 30000)");
+		await_waiters($standby, 0);
+		$victim->{run}->finish;
+		like($victim->{stderr}, qr/terminating connection due to administrator command/, "$mode, $where: terminated");
+
+		# disconnect: psql is killed, the server notices at once
+		$victim = session($standby);
+		$victim->query($begin) if $begin;
+		start_wait($victim, "SELECT lsn_wait('$never', 0)");
+		$pid = waiting_pid($standby);
+		$victim->{run}->kill_kill;
+		await_waiters($standby, 0);
+		$standby->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid")
+		  or die 'the session did not end';
+		pass("$mode, $where: client disconnected");
+	}
+
+	my $target = future_lsn($primary);
+	start_wait($session, "SELECT lsn_wait('$target', 0)");
+	await_waiters($standby, 1);
+	write_wal($primary);
+	is(finish_wait($session), 't', "$mode: still waits and wakes");
+
+	# Thousands of them, from many sessions at once, cancelled in all stages:
+	# statement_timeout strikes while they enter, sleep and leave.
+	my $ok = $standby->basedir . '/timed_out.sql';
+	append_to_file($ok, <<SQL);
+\\set ms random(1, 5)
+SELECT lsn_wait('$never', :ms);
+SELECT lsn_wait(pg_last_wal_replay_lsn() + :ms, :ms);
+SQL
+	my $cancelled = 0;
+	my $psql_script = join '', map { "SET statement_timeout = @{[1 + $_ % 5]};\nSELECT lsn_wait('$never', 0);\n" } (1 .. 300);
+	my @runs;
+	for my $n (1 .. 10)
+	{
+		my %run = (in => $psql_script, out => '', err => '');
+		$run{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', $standby->connstr('postgres') ],
+			'<', \$run{in}, '>', \$run{out}, '2>', \$run{err});
+		push @runs, \%run;
+	}
+	# meanwhile others time out, and records are replayed
+	my $busy = IPC::Run::start(
+		[ 'pgbench', '-n', '-c', '10', '-t', '50', '-h', $standby->host, '-p', $standby->port, '-f', $ok, 'postgres' ],
+		'>', \my $bout, '2>', \my $berr);
+	write_wal($primary) for (1 .. 20);
+	foreach my $run (@runs)
+	{
+		$run->{run}->finish;
+		$cancelled += () = $run->{err} =~ /canceling statement due to statement timeout/g;
+	}
+	ok($busy->finish, "$mode: waits that time out in between");
+	is($cancelled, 3000, "$mode: 3000 waits were cancelled");
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: the queue is empty");
+	$target = future_lsn($primary);
+	start_wait($session, "SELECT lsn_wait('$target', 0)");
+	await_waiters($standby, 1);
+	write_wal($primary);
+	is(finish_wait($session), 't', "$mode: and waits still work");
+
+	$session->quit;
+	$standby->stop;
+	$primary->stop;
+}
+
+done_testing();

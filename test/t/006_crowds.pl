@@ -1,0 +1,109 @@
+# Hundreds of sessions that wait at once: all are woken, none is missed.
+
+use strict;
+use warnings;
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+my $sessions = 250;
+
+# Sessions that each wait several times, without a limit: one lost wake-up and
+# pgbench never ends.  Targets are relative to a position that is not yet
+# written; :client_id is the session's number.
+sub start_crowd
+{
+	my ($node, $name, @targets) = @_;
+	my $script = $node->basedir . "/$name.sql";
+	my %crowd = (out => '', err => '');
+
+	append_to_file($script, join '', map { "SELECT lsn_require($_, 0);\n" } @targets);
+	$crowd{run} = IPC::Run::start(
+		[ 'pgbench', '-n', '-c', $sessions, '-t', 1, '-h', $node->host, '-p', $node->port, '-f', $script, 'postgres' ],
+		'>', \$crowd{out}, '2>', \$crowd{err},
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	return \%crowd;
+}
+
+sub finish_crowd
+{
+	my ($crowd, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	ok($crowd->{run}->finish, $what) or diag($crowd->{err});
+	like($crowd->{out}, qr/number of transactions actually processed: $sessions\/$sessions/, "$what: all of them");
+	return;
+}
+
+foreach my $mode (qw(redo poll))
+{
+	my ($primary, $standby) = new_pair("crowd_$mode", "lsn_tracker.wakeup = $mode");
+
+	# one position for all
+	my $target = future_lsn($primary);
+	my $crowd = start_crowd($standby, 'same', "'$target'");
+	await_waiters($standby, $sessions);
+	write_wal($primary);
+	finish_crowd($crowd, "$mode: one position");
+	await_waiters($standby, 0);
+
+	# as many positions as sessions, entered in random order, reached one by one
+	# and several at once
+	$target = future_lsn($primary);
+	$crowd = start_crowd($standby, 'different', "'$target'::pg_lsn + ((:client_id * 7919) % $sessions) * 50");
+	await_waiters($standby, $sessions);
+	my $halfway = $primary->safe_psql('postgres', "SELECT '$target'::pg_lsn + @{[ $sessions * 25 ]}");
+	until ($primary->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() >= '$halfway'") eq 't')
+	{
+		write_wal($primary);
+	}
+	catch_up($primary, $standby);
+	my $replayed = $standby->safe_psql('postgres', 'SELECT pg_last_wal_replay_lsn()');
+	ok($standby->poll_query_until('postgres', "SELECT count(*) = 0 FROM lsn_waiters() WHERE target <= '$replayed'"),
+		"$mode: those reached are woken");
+	cmp_ok($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '>', 0, "$mode: the others wait on");
+	$primary->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 1000)');
+	finish_crowd($crowd, "$mode: as many positions as sessions");
+
+	# the same again and again, while records arrive at full speed
+	$target = future_lsn($primary);
+	$crowd = start_crowd($standby, 'stream',
+		map { "'$target'::pg_lsn + $_ * 20000 + :client_id * @{[ $_ % 2 ]}" } (1 .. 40));
+	await_waiters($standby, $sessions);
+	$primary->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 20000)') ;
+	finish_crowd($crowd, "$mode: in a stream of records");
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: the queue is empty");
+
+	# promotion ends all of them
+	$crowd = start_crowd($standby, 'promotion', "'FFFFFFFF/0'");
+	await_waiters($standby, $sessions);
+	$primary->stop;
+	$standby->promote;
+	ok(!$crowd->{run}->finish, "$mode: promotion ends all waits");
+	my $ended = () = $crowd->{err} =~ /recovery ended before FFFFFFFF\/0 was replayed/g;
+	is($ended, $sessions, "$mode: each with the reason");
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: nobody is left");
+	$standby->stop;
+}
+
+# A crowd while the worker does nothing (stopped, so that it is not replaced):
+# the sessions wake one another.
+my ($primary, $standby) = new_pair('without_worker');
+my $worker = worker_pid($standby);
+my $target = future_lsn($primary);
+my $crowd = start_crowd($standby, 'without_worker', "'$target'");
+await_waiters($standby, $sessions);
+kill 'STOP', $worker;
+# one record that ends past the target, so that nobody is woken by a later one
+$primary->safe_psql('postgres', "SELECT pg_logical_emit_message(false, '', 'x')");
+$primary->safe_psql('postgres', 'SELECT pg_switch_wal()');
+finish_crowd($crowd, 'without the worker');
+kill 'CONT', $worker;
+$standby->stop;
+$primary->stop;
+
+done_testing();

@@ -1,0 +1,88 @@
+# The extended protocol: prepared statements and bound parameters; and together
+# with extensions that hook into the executor, loaded before and after.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+my $hooks = "compute_query_id = on
+auto_explain.log_min_duration = 0
+auto_explain.log_analyze = on
+auto_explain.log_verbose = on
+auto_explain.log_nested_statements = on
+pg_stat_statements.track = all
+pg_stat_statements.track_planning = on";
+
+my %preloads = (
+	alone => 'lsn_tracker',
+	before => 'lsn_tracker, pg_stat_statements, auto_explain',
+	after => 'pg_stat_statements, auto_explain, lsn_tracker');
+
+foreach my $order (sort keys %preloads)
+{
+	my ($primary, $standby) = new_pair("client_$order",
+		"shared_preload_libraries = '$preloads{$order}'",
+		'max_standby_streaming_delay = 1h',
+		$order eq 'alone' ? '' : $hooks);
+
+	$primary->safe_psql('postgres', 'CREATE EXTENSION pg_stat_statements') if $order ne 'alone';
+	$primary->safe_psql('postgres', 'CREATE TABLE v AS SELECT generate_series(1, 1000) AS i');
+	my $here = write_wal($primary);
+
+	# pgbench binds its variables as parameters in these two modes
+	foreach my $protocol (qw(extended prepared))
+	{
+		my $script = $standby->basedir . "/$protocol.sql";
+		append_to_file($script, <<'SQL');
+SELECT lsn_wait(:lsn, :timeout);
+SELECT lsn_require(:lsn, :timeout);
+SELECT CASE WHEN lsn_wait(:lsn, :timeout) THEN count(g) END FROM generate_series(1, 10) g;
+BEGIN;
+SELECT lsn_wait(:lsn, :timeout);
+SELECT count(*) FROM t;
+SELECT lsn_wait(:lsn, :timeout);
+COMMIT;
+SQL
+		command_like(
+			[ 'pgbench', '-n', '-c', 4, '-t', 50, '-M', $protocol, '-D', "lsn=$here", '-D', 'timeout=5000',
+				'-h', $standby->host, '-p', $standby->port, '-f', $script, 'postgres' ],
+			qr/number of transactions actually processed: 200\/200/,
+			"$order: $protocol protocol");
+
+		# and a wait that sleeps, past a clean-up record
+		$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+		$standby->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'")
+		  or die 'replay was not paused';
+		$primary->safe_psql('postgres', 'UPDATE v SET i = i + 1');
+		$primary->safe_psql('postgres', 'VACUUM v');
+		my $target = write_wal($primary);
+		my $sleeping = IPC::Run::start(
+			[ 'pgbench', '-n', '-c', 10, '-t', 1, '-M', $protocol, '-D', "lsn=$target", '-D', 'timeout=0',
+				'-h', $standby->host, '-p', $standby->port, '-f', $script, 'postgres' ],
+			'>', \my $out, '2>', \my $err);
+		await_waiters($standby, 10);
+		is( $standby->safe_psql('postgres',
+				'SELECT count(*) FROM pg_stat_activity a, lsn_waiters() w WHERE a.pid = w.pid AND backend_xmin IS NULL'),
+			'10',
+			"$order: $protocol protocol, waiters hold no snapshot");
+		$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+		ok($sleeping->finish, "$order: $protocol protocol, woken") or diag($err);
+	}
+
+	if ($order ne 'alone')
+	{
+		is( $standby->safe_psql('postgres', q{SELECT calls > 0 AND rows = calls FROM pg_stat_statements WHERE query = 'SELECT lsn_require($1, $2)'}),
+			't', "$order: pg_stat_statements counts it");
+		like(slurp_file($standby->logfile), qr/Query Text: SELECT lsn_require\(\$1, \$2\);/, "$order: auto_explain logs it");
+	}
+	is($standby->safe_psql('postgres', 'SELECT sum(confl_snapshot) FROM pg_stat_database_conflicts'), '0', "$order: nothing was cancelled");
+	$standby->stop;
+	$primary->stop;
+}
+
+done_testing();

@@ -117,6 +117,8 @@ begin() {
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	have_tools || install_tools
+	# the private installation has one of its own, and comes first in PATH
+	PG_CONFIG=$(command -v "$PG_CONFIG")
 	private_install
 }
 

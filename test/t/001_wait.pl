@@ -13,7 +13,7 @@ use LsnPair;
 foreach my $mode (qw(redo poll))
 {
 	my ($primary, $standby) =
-	  new_pair($mode, "lsn_tracker.wakeup = $mode");
+	  new_pair($mode, "lsn_tracker.wakeup = $mode", "wal_consistency_checking = 'all'");
 	my ($out, $err, $ret);
 
 	is($standby->safe_psql('postgres', 'SHOW lsn_tracker.wakeup'),
@@ -35,12 +35,12 @@ foreach my $mode (qw(redo poll))
 		),
 		$standby->pg_version >= 17 ? 'Extension:LsnWait' : 'Extension:Extension',
 		"$mode: wait event");
-	write_wal($primary);
+	reach($primary, $target);
 	is(finish_wait($waiter), 't', "$mode: woken by the write");
 	await_waiters($standby, 0);
 	$waiter->quit;
 
-	# Thousand writes, each read at once: never stale.
+	# Writes, each read at once: never stale.
 	my $reader = session($standby);
 	my $writer = session($primary);
 	$primary->safe_psql('postgres', 'CREATE TABLE c (n int)');
@@ -56,6 +56,20 @@ foreach my $mode (qw(redo poll))
 		$stale++ if ($seen // '') ne "$n|t";
 	}
 	is($stale, 0, "$mode: 300 reads of the own write, none stale");
+
+	# A true means that the server itself says so, too.  The tracker knows a
+	# little earlier; the more so with a consistency check behind each record.
+	$primary->safe_psql('postgres', 'CREATE TABLE wide (t text)');
+	my $early = 0;
+	for my $n (1 .. 50)
+	{
+		my $lsn = future_lsn($primary, 5000);
+		start_wait($reader, "SELECT lsn_wait('$lsn', 0) AND pg_last_wal_replay_lsn() >= '$lsn'");
+		await_waiters($standby, 1);
+		$writer->query("INSERT INTO wide SELECT repeat('x', 1000) FROM generate_series(1, 20)");
+		$early++ if finish_wait($reader) ne 't';
+	}
+	is($early, 0, "$mode: 50 answers, none before pg_last_wal_replay_lsn()");
 	$writer->quit;
 
 	# The same statement's remainder gets a fresh snapshot.
@@ -70,7 +84,7 @@ SQL
 		"SELECT CASE WHEN lsn_wait('$target') THEN rows() - $before END, rows_plpgsql() - $before"
 	);
 	await_waiters($standby, 1);
-	write_wal($primary);
+	reach($primary, $target);
 	is(finish_wait($reader), '1|1', "$mode: the rest of the statement sees the write");
 
 	# Replay paused: time-outs.
@@ -125,7 +139,6 @@ SQL
 	for my $n (1 .. 3)
 	{
 		start_wait($reader, "SELECT lsn_watch('$position', 0)");
-		await_waiters($standby, 1);
 		write_wal($primary);
 		my $next = finish_wait($reader);
 		is($standby->safe_psql('postgres', "SELECT '$next' > '$position'::pg_lsn"),

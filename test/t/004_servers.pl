@@ -5,6 +5,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
@@ -18,6 +19,18 @@ sub pause
 	return;
 }
 
+# Wait until a query answers true, through a session that is open already.
+sub sleep_until
+{
+	my ($session, $query) = @_;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return if $session->query($query) eq 't';
+		usleep(100_000);
+	}
+	die "timed out waiting for: $query";
+}
+
 foreach my $mode (qw(redo poll))
 {
 	my ($primary, $standby) = new_pair("servers_$mode", "lsn_tracker.wakeup = $mode");
@@ -28,7 +41,7 @@ foreach my $mode (qw(redo poll))
 	my $target = future_lsn($primary);
 	my $waiter = start_wait(session($cascaded), "SELECT lsn_wait('$target', 0)");
 	await_waiters($cascaded, 1);
-	write_wal($primary);
+	reach($primary, $target);
 	is(finish_wait($waiter), 't', "$mode: cascaded standby");
 
 	# Replay paused and resumed
@@ -56,33 +69,45 @@ foreach my $mode (qw(redo poll))
 	is(finish_wait($waiter), 't', "$mode: on the cascaded standby, too");
 
 	# Primary restarted
-	$target = future_lsn($primary, 2000);
+	$target = future_lsn($primary);
 	start_wait($direct, "SELECT lsn_wait('$target', 0)");
 	await_waiters($standby, 1);
 	$primary->restart;
-	$primary->safe_psql('postgres', "INSERT INTO t SELECT generate_series(1, 100)");
+	reach($primary, $target);
 	is(finish_wait($direct), 't', "$mode: primary restarted in mid-wait");
 
-	# The worker terminated in mid-wait: the wait goes on meanwhile, and the
-	# worker comes back.
-	foreach my $how ('while it is away', 'after it came back')
-	{
-		$target = future_lsn($primary);
-		start_wait($direct, "SELECT lsn_wait('$target', 0)");
-		await_waiters($standby, 1);
-		my $worker = worker_pid($standby);
-		$standby->safe_psql('postgres', "SELECT pg_terminate_backend($worker, 30000)");
-		write_wal($primary) if $how eq 'while it is away';
-		is(finish_wait($direct), 't', "$mode: worker terminated, position reached $how")
-		  if $how eq 'while it is away';
-		$standby->poll_query_until('postgres',
-			"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'lsn_tracker' AND pid <> $worker")
-		  or die 'the worker did not come back';
-		next if $how eq 'while it is away';
-		is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '1', "$mode: the waiter was not lost");
-		write_wal($primary);
-		is(finish_wait($direct), 't', "$mode: worker terminated, position reached $how");
-	}
+	# The worker terminated in mid-wait.  The postmaster is stopped meanwhile, so
+	# that it can't start another one: waits that had begun, and new ones, work
+	# without it.
+	my $other = session($standby);
+	my $worker = worker_pid($standby);
+	my $postmaster = (split /\n/, slurp_file($standby->data_dir . '/postmaster.pid'))[0];
+	$target = future_lsn($primary);
+	start_wait($direct, "SELECT lsn_wait('$target', 0)");
+	await_waiters($standby, 1);
+	kill 'STOP', $postmaster;
+	$other->query("SELECT pg_terminate_backend($worker)");
+	sleep_until($other, "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $worker");
+	reach($primary, $target);
+	is(finish_wait($direct), 't', "$mode: a wait that had begun ends without it");
+	$target = future_lsn($primary);
+	start_wait($direct, "SELECT lsn_wait('$target', 0)");
+	sleep_until($other, 'SELECT count(*) = 1 FROM lsn_waiters()');
+	reach($primary, $target);
+	is(finish_wait($direct), 't', "$mode: a new wait ends without it");
+
+	# It comes back, and nobody who waited meanwhile is lost.
+	$target = future_lsn($primary);
+	start_wait($direct, "SELECT lsn_wait('$target', 0)");
+	sleep_until($other, 'SELECT count(*) = 1 FROM lsn_waiters()');
+	kill 'CONT', $postmaster;
+	$standby->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'lsn_tracker' AND pid <> $worker")
+	  or die 'the worker did not come back';
+	await_waiters($standby, 1);
+	reach($primary, $target);
+	is(finish_wait($direct), 't', "$mode: a wait from meanwhile ends with it");
+	$other->quit;
 
 	# Standby restarted in mid-wait
 	start_wait($direct, "SELECT lsn_wait('FFFFFFFF/0', 0)");

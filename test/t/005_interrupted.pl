@@ -79,7 +79,7 @@ foreach my $mode (qw(redo poll))
 	my $target = future_lsn($primary);
 	start_wait($session, "SELECT lsn_wait('$target', 0)");
 	await_waiters($standby, 1);
-	write_wal($primary);
+	reach($primary, $target);
 	is(finish_wait($session), 't', "$mode: still waits and wakes");
 
 	# Thousands of them, from many sessions at once, cancelled in all stages:
@@ -116,7 +116,7 @@ SQL
 	$target = future_lsn($primary);
 	start_wait($session, "SELECT lsn_wait('$target', 0)");
 	await_waiters($standby, 1);
-	write_wal($primary);
+	reach($primary, $target);
 	is(finish_wait($session), 't', "$mode: and waits still work");
 
 	$session->quit;

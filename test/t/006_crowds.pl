@@ -47,7 +47,7 @@ foreach my $mode (qw(redo poll))
 	my $target = future_lsn($primary);
 	my $crowd = start_crowd($standby, 'same', "'$target'");
 	await_waiters($standby, $sessions);
-	write_wal($primary);
+	reach($primary, $target);
 	finish_crowd($crowd, "$mode: one position");
 	await_waiters($standby, 0);
 
@@ -56,6 +56,7 @@ foreach my $mode (qw(redo poll))
 	$target = future_lsn($primary);
 	$crowd = start_crowd($standby, 'different', "'$target'::pg_lsn + ((:client_id * 7919) % $sessions) * 50");
 	await_waiters($standby, $sessions);
+	reach($primary, $target);
 	my $halfway = $primary->safe_psql('postgres', "SELECT '$target'::pg_lsn + @{[ $sessions * 25 ]}");
 	until ($primary->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() >= '$halfway'") eq 't')
 	{
@@ -98,9 +99,7 @@ my $target = future_lsn($primary);
 my $crowd = start_crowd($standby, 'without_worker', "'$target'");
 await_waiters($standby, $sessions);
 kill 'STOP', $worker;
-# one record that ends past the target, so that nobody is woken by a later one
-$primary->safe_psql('postgres', "SELECT pg_logical_emit_message(false, '', 'x')");
-$primary->safe_psql('postgres', 'SELECT pg_switch_wal()');
+reach($primary, $target);
 finish_crowd($crowd, 'without the worker');
 kill 'CONT', $worker;
 $standby->stop;

@@ -7,13 +7,11 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_primary add_standby new_pair insert_lsn write_wal catch_up future_lsn
+our @EXPORT = qw(new_primary add_standby new_pair insert_lsn write_wal catch_up future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid session);
 
 # Start a primary with the extension.  Further arguments: configuration lines.
@@ -91,13 +89,25 @@ sub catch_up
 	return;
 }
 
-# A position beyond anything written so far, but near.
+# A position beyond anything written so far, and so far off that what a server
+# writes by itself (checkpoints, running transactions) does not reach it.
 sub future_lsn
 {
 	my ($node, $distance) = @_;
-	$distance //= 1;
+	$distance //= 20000;
 	return $node->safe_psql('postgres',
 		"SELECT pg_current_wal_insert_lsn() + $distance");
+}
+
+# Write WAL up to there, and commit.
+sub reach
+{
+	my ($node, $lsn) = @_;
+	$node->safe_psql('postgres', <<SQL);
+SELECT pg_logical_emit_message(false, '', repeat('x', greatest(0, '$lsn' - pg_current_wal_insert_lsn())::int));
+INSERT INTO t VALUES (1);
+SQL
+	return;
 }
 
 # A psql session that survives errors.

@@ -92,7 +92,6 @@ extern void AddWaiter(XLogRecPtr target);
 extern void RemoveWaiter(void);
 extern bool SomebodyWaits(void);
 extern bool WakeDueWaiters(bool wait_for_lock);
-extern void WakeAllWaiters(void);
 extern int	CopyWaiters(LsnWaiter *copy);
 
 /* wait.c: the sleep loop and its outcomes */

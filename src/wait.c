@@ -36,6 +36,12 @@
 #include "compat.h"
 #include "lsn_tracker.h"
 
+/*
+ * How often a session looks for itself where it depends on the worker to poll,
+ * ms.  About as long as it takes until a worker that died is back.
+ */
+#define OWN_LOOK_MS 1000
+
 static double
 ElapsedMs(instr_time start)
 {
@@ -210,9 +216,9 @@ SleepUntilReplayed(XLogRecPtr target, int64 timeout, instr_time start)
 			continue;
 		}
 
-		/* Nobody else looks while the worker is away: do it ourselves. */
-		if (NeedsPolling() && tracker->worker_latch == NULL)
-			sleep_ms = sleep_ms < 0 ? poll_interval : Min(sleep_ms, poll_interval);
+		/* If only the worker looks, then we do, too, in case it is away. */
+		if (NeedsPolling())
+			sleep_ms = sleep_ms < 0 ? OWN_LOOK_MS : Min(sleep_ms, OWN_LOOK_MS);
 
 		SleepOnLatch(sleep_ms);
 	}

@@ -230,19 +230,6 @@ WakeDueWaiters(bool wait_for_lock)
 }
 
 /*
- * Set the latch of everybody who waits, due or not, and leave them in the
- * queue: they are to look at the state of things themselves.
- */
-void
-WakeAllWaiters(void)
-{
-	LWLockAcquire(tracker->lock, LW_SHARED);
-	for (int i = 0; i < tracker->heap_size; i++)
-		SetLatch(tracker->heap[i]->latch);
-	ReleaseQueue();
-}
-
-/*
  * Copy the queue, in no particular order.  "copy" must have room for
  * MaxBackends entries.  Returns how many there are.
  */

@@ -15,7 +15,7 @@
  *	  its WAL from.
  *
  * Nothing depends on the worker alone.  While it is away, sessions wake one
- * another (waiters.c) and poll for themselves (wait.c).
+ * another (waiters.c) and look for themselves (wait.c).
  *
  * It connects to no database, but it does connect: so it is seen in
  * pg_stat_activity and can be terminated from SQL like any other.
@@ -74,12 +74,6 @@ static void
 LeaveWork(int code, Datum arg)
 {
 	tracker->worker_latch = NULL;
-
-	/*
-	 * Sessions that relied on us to poll must notice that we are gone.  They
-	 * see it after this: the lock that WakeAllWaiters() takes stands between.
-	 */
-	WakeAllWaiters();
 }
 
 /*

@@ -82,6 +82,7 @@ foreach my $mode (qw(redo poll))
 	my $other = session($standby);
 	my $worker = worker_pid($standby);
 	my $postmaster = (split /\n/, slurp_file($standby->data_dir . '/postmaster.pid'))[0];
+	$direct->query("SET statement_timeout = '5s'");
 	$target = future_lsn($primary);
 	start_wait($direct, "SELECT lsn_wait('$target', 0)");
 	await_waiters($standby, 1);
@@ -97,6 +98,7 @@ foreach my $mode (qw(redo poll))
 	is(finish_wait($direct), 't', "$mode: a new wait ends without it");
 
 	# It comes back, and nobody who waited meanwhile is lost.
+	$direct->query('RESET statement_timeout');
 	$target = future_lsn($primary);
 	start_wait($direct, "SELECT lsn_wait('$target', 0)");
 	sleep_until($other, 'SELECT count(*) = 1 FROM lsn_waiters()');

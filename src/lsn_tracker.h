@@ -81,9 +81,9 @@ extern LsnTrackerState *tracker;
 
 extern void InstallSharedState(void);
 
-/* replay.c: the startup process's side */
+/* replay.c: how far replay has come */
 extern void WatchRedo(void);
-extern void PublishReplayed(XLogRecPtr replayed);
+extern void FollowReplay(void);
 extern XLogRecPtr TrackedReplayPosition(void);
 extern bool NeedsPolling(void);
 

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * replay.c
- *		The startup process's side: learning that a record has been replayed.
+ *		Learning that a record has been replayed: the startup process's side,
+ *		and what the worker does instead of it in poll mode.
  *
  * WatchRedo() puts a function of ours in front of each resource manager's
  * redo function.  It runs in the startup process, once for each WAL record,
@@ -75,6 +76,21 @@ WatchRedo(void)
 }
 
 /*
+ * Write down how far replay has come.  Full barrier: what the caller reads
+ * next (whom this makes due) is read after the position is visible to others.
+ * See the top of this file for what is lost without it.
+ *
+ * Only the process that follows replay may call this: the startup process, or
+ * instead of it the worker (poll mode, and once recovery is over).
+ */
+static inline void
+PublishReplayed(XLogRecPtr replayed)
+{
+	pg_atomic_write_u64(&tracker->replayed, replayed);
+	pg_memory_barrier();
+}
+
+/*
  * Startup process: apply a record, then publish that it has been applied.
  */
 static void
@@ -107,17 +123,18 @@ TrackedCleanup(void)
 }
 
 /*
- * Write down how far replay has come.  Full barrier: what the caller reads
- * next (whom this makes due) is read after the position is visible to others.
- * See the top of this file for what is lost without it.
- *
- * Only the process that follows replay may call this: the startup process, or
- * instead of it the worker (poll mode, and once recovery is over).
+ * Worker: do what the startup process does above, where it does not.  Called
+ * while somebody waits and NeedsPolling().
  */
 void
-PublishReplayed(XLogRecPtr replayed)
+FollowReplay(void)
 {
-	(void) pg_atomic_exchange_u64(&tracker->replayed, replayed);
+	if (!RecoveryInProgress())
+		PublishReplayed(REPLAY_ENDED);
+	else if (wakeup_mode == WAKEUP_POLL)
+		PublishReplayed(GetXLogReplayRecPtr(NULL));
+
+	/* else the startup process publishes; only the end is left to the worker */
 }
 
 /*

@@ -99,21 +99,6 @@ CheckReplicationConfigured(void)
 	tracker->warned_unconfigured = unconfigured;
 }
 
-/*
- * Do what the startup process does in replay.c, where it does not: publish how
- * far replay has come, or that it has ended.
- */
-static void
-FollowReplay(void)
-{
-	if (!RecoveryInProgress())
-		PublishReplayed(REPLAY_ENDED);
-	else if (wakeup_mode == WAKEUP_POLL)
-		PublishReplayed(GetXLogReplayRecPtr(NULL));
-
-	/* else the startup process publishes, and only the end is left to us */
-}
-
 void
 LsnTrackerWorkerMain(Datum main_arg)
 {

@@ -74,7 +74,7 @@ private_install() {
 	local root="$WORK/install" dir log="$WORK/build.log"
 	say "Building for $("$PG_CONFIG" --version) ..."
 	mkdir -p "$WORK/src"
-	cp -R Makefile ./*.control ./*.sql src sql expected test "$WORK/src/"
+	cp -R README.md Makefile ./*.control ./*.sql src sql expected test "$WORK/src/"
 	# objects that were built for another server must not be taken over
 	make -C "$WORK/src" clean >/dev/null
 	for dir in --pkglibdir --sharedir; do

@@ -1,0 +1,45 @@
+# The examples of README.md do what it says: each block of SQL runs on the node
+# that its first line names, and each "-- => answer" is the answer.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+my ($primary, $standby) = new_pair('readme');
+my $readme = slurp_file("$FindBin::RealBin/../../README.md");
+my $session = session($standby);
+my $checked = 0;
+my $lsn;
+
+$primary->safe_psql('postgres', 'CREATE TABLE orders (id int)');
+foreach my $block ($readme =~ /^```sql\n(.*?)^```/msg)
+{
+	$block =~ s/^-- (primary|standby)\n// or die "no node named in: $block";
+	if ($1 eq 'primary')
+	{
+		$primary->safe_psql('postgres', $block);
+		# where the README makes up a position, the real one
+		$lsn = insert_lsn($primary);
+		next;
+	}
+	foreach my $line (split /\n/, $block)
+	{
+		my ($sql, $answer) = $line =~ /^(.*;)\s*(?:-- => (.*))?$/ or die "cannot read: $line";
+		$sql =~ s{0/301DC08}{$lsn}g;
+		my ($out, $err) = finish_wait(start_wait($session, $sql));
+		is($err, '', "no error: $sql");
+		is($out, $answer // '', "answer: $sql");
+		$checked++;
+	}
+}
+cmp_ok($checked, '>=', 12, 'there are examples');
+
+$session->quit;
+$standby->stop;
+$primary->stop;
+done_testing();

@@ -68,7 +68,7 @@ DO $$
 DECLARE
 	state text; detail text;
 BEGIN
-	PERFORM lsn_replicated('FFFFFFFF/0');
+	PERFORM lsn_replicated('FFFFFFFF/FFFFFFFF');
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, detail = PG_EXCEPTION_DETAIL;
 	RAISE NOTICE USING MESSAGE = state || ': ' || regexp_replace(detail, '[0-9A-F]+/[0-9A-F]+', 'X/X');
@@ -219,7 +219,7 @@ BEGIN;
 SAVEPOINT a;
 SELECT lsn_wait('0/1');
 SAVEPOINT b;
-SELECT lsn_wait('FFFFFFFF/0');
+SELECT lsn_wait('FFFFFFFF/FFFFFFFF');
 ROLLBACK TO b;
 SELECT lsn_wait('0/1');
 RELEASE a;

@@ -29,4 +29,11 @@
 #define WaitEventExtensionNew(name) PG_WAIT_EXTENSION
 #endif
 
+/* 19 pads the second half of an LSN with zeros; say it like the server does. */
+#if PG_VERSION_NUM < 190000
+#define LSN_FORMAT "%X/%X"
+#else
+#define LSN_FORMAT "%X/%08X"
+#endif
+
 #endif							/* LSN_TRACKER_COMPAT_H */

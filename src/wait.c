@@ -82,9 +82,9 @@ CheckTargetOnPrimary(XLogRecPtr target)
 	if (target > insert)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("target %X/%X is beyond the WAL of this server",
+				 errmsg("target " LSN_FORMAT " is beyond the WAL of this server",
 						LSN_FORMAT_ARGS(target)),
-				 errdetail("This server is a primary and has inserted WAL up to %X/%X.",
+				 errdetail("This server is a primary and has inserted WAL up to " LSN_FORMAT ".",
 						   LSN_FORMAT_ARGS(insert)),
 				 errhint("The position comes from another server, or from WAL that a failover or a restore has lost.")));
 }
@@ -115,9 +115,9 @@ TargetReplayed(XLogRecPtr target)
 	if (ended)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("recovery ended before %X/%X was replayed",
+				 errmsg("recovery ended before " LSN_FORMAT " was replayed",
 						LSN_FORMAT_ARGS(target)),
-				 errdetail("Recovery ended at %X/%X: this server has been promoted.",
+				 errdetail("Recovery ended at " LSN_FORMAT ": this server has been promoted.",
 						   LSN_FORMAT_ARGS(replayed)),
 				 errhint("What lies beyond is not on this server. Check whether the write survived the failover, and repeat it if not.")));
 	return false;
@@ -229,7 +229,7 @@ LogWait(XLogRecPtr target, const char *outcome, instr_time start)
 {
 	if (log_waits)
 		ereport(LOG,
-				(errmsg("wait for replay of %X/%X %s after %.3f ms",
+				(errmsg("wait for replay of " LSN_FORMAT " %s after %.3f ms",
 						LSN_FORMAT_ARGS(target), outcome, ElapsedMs(start))));
 }
 
@@ -306,9 +306,9 @@ RaiseTimeout(XLogRecPtr target, int64 timeout)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("timed out after %lld ms while waiting for replay of %X/%X",
+			 errmsg("timed out after %lld ms while waiting for replay of " LSN_FORMAT,
 					(long long) timeout, LSN_FORMAT_ARGS(target)),
-			 errdetail("Replay has reached %X/%X, %llu bytes to go.",
+			 errdetail("Replay has reached " LSN_FORMAT ", %llu bytes to go.",
 					   LSN_FORMAT_ARGS(replayed),
 					   (unsigned long long) (target > replayed ? target - replayed : 0)),
 			 errhint("%s", WhyBehind())));

@@ -112,7 +112,7 @@ foreach my $mode (qw(redo poll))
 	$other->quit;
 
 	# Standby restarted in mid-wait
-	start_wait($direct, "SELECT lsn_wait('FFFFFFFF/0', 0)");
+	start_wait($direct, "SELECT lsn_wait('FFFFFFFF/FFFFFFFF', 0)");
 	await_waiters($standby, 1);
 	$standby->stop('fast');
 	$direct->{run}->finish;

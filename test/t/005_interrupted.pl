@@ -90,7 +90,7 @@ foreach my $mode (qw(redo poll))
 SELECT lsn_wait('$never', :ms);
 SELECT lsn_wait(pg_last_wal_replay_lsn() + :ms, :ms);
 SQL
-	my $cancelled = 0;
+	my ($cancelled, $answers) = (0, '');
 	my $psql_script = join '', map { "SET statement_timeout = @{[1 + $_ % 5]};\nSELECT lsn_wait('$never', 0);\n" } (1 .. 300);
 	my @runs;
 	for my $n (1 .. 10)
@@ -109,9 +109,12 @@ SQL
 	{
 		$run->{run}->finish;
 		$cancelled += () = $run->{err} =~ /canceling statement due to statement timeout/g;
+		$answers .= $run->{out};
 	}
 	ok($busy->finish, "$mode: waits that time out in between");
-	is($cancelled, 3000, "$mode: 3000 waits were cancelled");
+	# on a busy machine a SET is cancelled now and then, too
+	cmp_ok($cancelled, '>=', 3000, "$mode: 3000 waits were cancelled");
+	is($answers, '', "$mode: none was answered");
 	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: the queue is empty");
 	$target = future_lsn($primary);
 	start_wait($session, "SELECT lsn_wait('$target', 0)");

@@ -80,12 +80,12 @@ foreach my $mode (qw(redo poll))
 	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: the queue is empty");
 
 	# promotion ends all of them
-	$crowd = start_crowd($standby, 'promotion', "'FFFFFFFF/0'");
+	$crowd = start_crowd($standby, 'promotion', "'FFFFFFFF/FFFFFFFF'");
 	await_waiters($standby, $sessions);
 	$primary->stop;
 	$standby->promote;
 	ok(!$crowd->{run}->finish, "$mode: promotion ends all waits");
-	my $ended = () = $crowd->{err} =~ /recovery ended before FFFFFFFF\/0 was replayed/g;
+	my $ended = () = $crowd->{err} =~ /recovery ended before FFFFFFFF\/FFFFFFFF was replayed/g;
 	is($ended, $sessions, "$mode: each with the reason");
 	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: nobody is left");
 	$standby->stop;

@@ -91,13 +91,16 @@ SELECT lsn_wait('$never', :ms);
 SELECT lsn_wait(pg_last_wal_replay_lsn() + :ms, :ms);
 SQL
 	my ($cancelled, $answers) = (0, '');
-	my $psql_script = join '', map { "SET statement_timeout = @{[1 + $_ % 5]};\nSELECT lsn_wait('$never', 0);\n" } (1 .. 300);
+	my $script = $standby->basedir . '/cancelled.sql';
+	append_to_file($script,
+		join '', map { "SET statement_timeout = @{[1 + $_ % 5]};\nSELECT lsn_wait('$never', 0);\n" } (1 .. 300));
 	my @runs;
 	for my $n (1 .. 10)
 	{
-		my %run = (in => $psql_script, out => '', err => '');
-		$run{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', $standby->connstr('postgres') ],
-			'<', \$run{in}, '>', \$run{out}, '2>', \$run{err});
+		# files, not pipes, which would make them take turns
+		my %run = (out => "$script.out.$n", err => "$script.err.$n");
+		$run{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', $standby->connstr('postgres'), '-f', $script ],
+			'>', $run{out}, '2>', $run{err});
 		push @runs, \%run;
 	}
 	# meanwhile others time out, and records are replayed
@@ -108,8 +111,8 @@ SQL
 	foreach my $run (@runs)
 	{
 		$run->{run}->finish;
-		$cancelled += () = $run->{err} =~ /canceling statement due to statement timeout/g;
-		$answers .= $run->{out};
+		$cancelled += () = slurp_file($run->{err}) =~ /canceling statement due to statement timeout/g;
+		$answers .= slurp_file($run->{out});
 	}
 	ok($busy->finish, "$mode: waits that time out in between");
 	# on a busy machine a SET is cancelled now and then, too

@@ -93,16 +93,37 @@ foreach my $mode (qw(redo poll))
 
 # A crowd while the worker does nothing (stopped, so that it is not replaced):
 # the sessions wake one another.
-my ($primary, $standby) = new_pair('without_worker');
+my ($primary, $standby) = new_pair('stopped_worker');
 my $worker = worker_pid($standby);
 my $target = future_lsn($primary);
-my $crowd = start_crowd($standby, 'without_worker', "'$target'");
+my $crowd = start_crowd($standby, 'stopped_worker', "'$target'");
 await_waiters($standby, $sessions);
 kill 'STOP', $worker;
 reach($primary, $target);
-finish_crowd($crowd, 'without the worker');
+finish_crowd($crowd, 'worker stopped');
 kill 'CONT', $worker;
 $standby->stop;
 $primary->stop;
+
+# The same where there never is a worker, with a promotion at the end.
+foreach my $mode (qw(redo poll))
+{
+	my ($primary, $standby) = new_pair("no_worker_$mode", "lsn_tracker.wakeup = $mode", 'max_worker_processes = 0');
+
+	is(worker_pid($standby), '', "$mode, no worker: there is none");
+	my $target = future_lsn($primary);
+	my $crowd = start_crowd($standby, "no_worker_$mode", "'$target'");
+	await_waiters($standby, $sessions);
+	reach($primary, $target);
+	finish_crowd($crowd, "$mode, no worker: one position");
+	$crowd = start_crowd($standby, "no_worker_promotion_$mode", "'FFFFFFFF/FFFFFFFF'");
+	await_waiters($standby, $sessions);
+	$primary->stop;
+	$standby->promote;
+	ok(!$crowd->{run}->finish, "$mode, no worker: promotion ends all waits");
+	my $ended = () = $crowd->{err} =~ /recovery ended before FFFFFFFF\/FFFFFFFF was replayed/g;
+	is($ended, $sessions, "$mode, no worker: each with the reason");
+	$standby->stop;
+}
 
 done_testing();

@@ -2,7 +2,8 @@
 # a private installation, an unprivileged user, and a primary with a standby.
 #
 # Sourced by bash, with "set -euo pipefail" and the top of the tree as working
-# directory.  Sets WORK, a scratch directory that is removed at exit.
+# directory.  begin() sets WORK, a scratch directory that is removed at exit, and
+# goes to a copy of the tree in it.
 
 PG_CONFIG=${PG_CONFIG:-pg_config}
 
@@ -120,6 +121,8 @@ begin() {
 	# the private installation has one of its own, and comes first in PATH
 	PG_CONFIG=$(command -v "$PG_CONFIG")
 	private_install
+	# the unprivileged user may not be allowed to look into the tree itself
+	cd "$WORK/src"
 }
 
 # A port on which nothing listens on the loopback interface.

@@ -48,6 +48,7 @@ my %calls = (
 	'savepoint' => [ 'BEGIN; SAVEPOINT a; SELECT 1; SAVEPOINT b;', "lsn_wait('TARGET', 0)", 'COMMIT' ],
 	'second call in a statement' => [ '', "lsn_wait('0/1') AND lsn_wait('TARGET', 0)", '' ],
 	'several rows' => [ '', "bool_and(lsn_wait('TARGET', 0)) FROM generate_series(1, 3)", '' ],
+	'behind a catalog look-up' => [ '', "to_regclass('no_such_relation') IS NULL AND lsn_wait('TARGET', 0)", '' ],
 	'lsn_require' => [ '', "lsn_require('TARGET', 0) IS NOT NULL", '' ],
 	'lsn_watch' => [ '', "lsn_watch('TARGET'::pg_lsn - 1, 0) >= 'TARGET'", '' ],
 	'lsn_await_notification' =>

@@ -125,6 +125,19 @@ is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', '
 my (undef, undef, $err) = $standby->psql('postgres', "\\set FETCH_COUNT 1\nSELECT lsn_wait('0/1') FROM generate_series(1, 3)");
 is($err, '', 'the function itself can be called through a cursor');
 
+# What the README says of table locks: they are not let go of, and such a wait
+# ends like any query that is in replay's way.
+$standby->safe_psql('postgres', "ALTER SYSTEM SET max_standby_streaming_delay = '100ms'");
+$standby->reload;
+$session->query('BEGIN; SELECT count(*) FROM v');
+$primary->safe_psql('postgres', 'ALTER TABLE v ADD COLUMN j int');
+$target = write_wal($primary);
+(undef, $err) = finish_wait(start_wait($session, "SELECT lsn_wait('$target', 0)"));
+like($err, qr/canceling statement due to conflict with recovery/, 'a wait behind a table lock of its own is cancelled');
+await_waiters($standby, 0);
+$session->query('ROLLBACK');
+is($session->query("SELECT lsn_wait('$target')"), 't', 'and works without the lock');
+
 $session->quit;
 $standby->stop;
 $primary->stop;

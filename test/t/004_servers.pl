@@ -149,6 +149,10 @@ foreach my $mode (qw(redo poll))
 	is($lost->query("SELECT lsn_wait('$target')"), 't', "$mode: the session is usable and answers as a primary");
 	is($standby->safe_psql('postgres', 'SELECT lsn_last_replay() IS NULL'), 't', "$mode: which replays nothing");
 
+	# What the README says of failovers: a position knows no timeline.
+	reach($standby, $beyond);
+	is($lost->query("SELECT lsn_wait('$beyond')"), 't', "$mode: the new primary takes a lost position for its own");
+
 	# The cascaded standby follows it to the new timeline.
 	$target = write_wal($standby);
 	is($cascaded->safe_psql('postgres', "SELECT lsn_wait('$target', 30000)"), 't', "$mode: cascaded standby after the promotion");

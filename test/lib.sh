@@ -154,7 +154,17 @@ start_pair() {
 	as_user pg_basebackup -h "$pair" -p "$PRIMARY_PORT" -U postgres -D "$pair/standby" -R -c fast --no-sync
 	start_server standby "$STANDBY_PORT"
 	on_primary "CREATE EXTENSION lsn_tracker" >/dev/null
-	until [ "$(on_standby "SELECT count(*) FROM pg_extension WHERE extname = 'lsn_tracker'")" = 1 ]; do sleep 0.1; done
+	await_standby "SELECT count(*) = 1 FROM pg_extension WHERE extname = 'lsn_tracker'"
+}
+
+# Wait until a query on the standby answers true, a minute at most.
+await_standby() {
+	local i
+	for i in $(seq 600); do
+		[ "$(on_standby "$1")" = t ] && return
+		sleep 0.1
+	done
+	die "the standby did not come so far: $1"
 }
 
 # Start one of them.  Arguments: its name, its port.

@@ -19,6 +19,11 @@ sub pause
 	return;
 }
 
+# A test that dies must not leave a stopped postmaster behind.  This runs before
+# the end block that stops the servers.
+my $postmaster;
+END { kill 'CONT', $postmaster if $postmaster }
+
 # Wait until a query answers true, through a session that is open already.
 sub sleep_until
 {
@@ -81,7 +86,7 @@ foreach my $mode (qw(redo poll))
 	# without it.
 	my $other = session($standby);
 	my $worker = worker_pid($standby);
-	my $postmaster = (split /\n/, slurp_file($standby->data_dir . '/postmaster.pid'))[0];
+	$postmaster = (split /\n/, slurp_file($standby->data_dir . '/postmaster.pid'))[0];
 	$direct->query("SET statement_timeout = '5s'");
 	$target = future_lsn($primary);
 	start_wait($direct, "SELECT lsn_wait('$target', 0)");
@@ -103,6 +108,7 @@ foreach my $mode (qw(redo poll))
 	start_wait($direct, "SELECT lsn_wait('$target', 0)");
 	sleep_until($other, 'SELECT count(*) = 1 FROM lsn_waiters()');
 	kill 'CONT', $postmaster;
+	undef $postmaster;
 	$standby->poll_query_until('postgres',
 		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'lsn_tracker' AND pid <> $worker")
 	  or die 'the worker did not come back';

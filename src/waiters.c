@@ -190,7 +190,7 @@ bool
 WakeDueWaiters(bool wait_for_lock)
 {
 	Latch	   *latches[WAKE_BATCH];
-	int			n = 0;
+	int			n;
 
 	/*
 	 * The caller has just published a position, changed the queue or released
@@ -198,34 +198,50 @@ WakeDueWaiters(bool wait_for_lock)
 	 * before that; see the top of this file and of replay.c.
 	 */
 	pg_memory_barrier();
-	if (!SomebodyDue())
-		return false;
 
-	if (wait_for_lock)
-		LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
-	else if (!LWLockConditionalAcquire(tracker->lock, LW_EXCLUSIVE))
-		return true;
-
-	while (n < WAKE_BATCH && SomebodyDue())
+	do
 	{
-		LsnWaiter  *waiter = tracker->heap[0];
+		n = 0;
+		if (!SomebodyDue())
+			return false;
 
-		latches[n++] = waiter->latch;
-		TakeOut(waiter);
-		PublishSmallestTarget();
-	}
-	LWLockRelease(tracker->lock);
+		if (wait_for_lock)
+			LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
+		else if (!LWLockConditionalAcquire(tracker->lock, LW_EXCLUSIVE))
+			return true;
 
-	/*
-	 * Not under the lock: setting a latch is a system call.  The sessions may
-	 * be gone by now or wait for something else; a latch is never freed, and
-	 * everybody who waits on one expects to be woken for nothing.
-	 */
-	for (int i = 0; i < n; i++)
-		SetLatch(latches[i]);
+		while (n < WAKE_BATCH && SomebodyDue())
+		{
+			LsnWaiter  *waiter = tracker->heap[0];
 
-	/* We held the lock, so look again. */
-	pg_memory_barrier();
+			latches[n++] = waiter->latch;
+			TakeOut(waiter);
+			PublishSmallestTarget();
+		}
+		LWLockRelease(tracker->lock);
+
+		/*
+		 * Not under the lock: setting a latch is a system call.  The sessions
+		 * may be gone by now or wait for something else; a latch is never
+		 * freed, and everybody who waits on one expects to be woken for
+		 * nothing.
+		 */
+		for (int i = 0; i < n; i++)
+			SetLatch(latches[i]);
+
+		/* We held the lock, so look again; the barrier is as above. */
+		pg_memory_barrier();
+
+		/*
+		 * Those whom we have woken will look for whoever became due while we
+		 * held the lock and others gave up on it.  If others had been faster
+		 * and we have woken nobody, then nobody will: look once more.  In the
+		 * startup process this ends at once, since no other moves the
+		 * position: only a session that enters the queue with a target
+		 * already replayed could be due then.
+		 */
+	} while (n == 0);
+
 	return SomebodyDue();
 }
 

@@ -119,7 +119,12 @@ LsnTrackerWorkerMain(Datum main_arg)
 	{
 		long		timeout = -1;
 
-		/* before we look, or what happens after the look is lost */
+		/*
+		 * Before we look, or what happens after the look is lost.  Its full
+		 * barrier also stands between showing our latch, above, and looking at
+		 * the queue: without it, one who finds no latch to set could be
+		 * overlooked by us, too, and sleep on.
+		 */
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 

@@ -100,7 +100,7 @@ clean_up() {
 	local status=$? pidfile
 	trap '' INT TERM
 	for pidfile in "$WORK"/pair/*/postmaster.pid; do
-		[ -e "$pidfile" ] && as_user pg_ctl -D "$(dirname "$pidfile")" -m immediate -w stop >/dev/null 2>&1
+		[ -e "$pidfile" ] && as_user pg_ctl -D "$(dirname "$pidfile")" -m immediate -w stop >/dev/null 2>&1 || true
 	done
 	if [ -n "${KEEP_WORK:-}" ]; then
 		say "Kept: $WORK"

@@ -39,6 +39,24 @@ sub finish_crowd
 	return;
 }
 
+# Sessions that wait for what never comes, and a promotion that ends all of them.
+sub promote_crowd
+{
+	my ($primary, $standby, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $crowd = start_crowd($standby, 'promotion', "'FFFFFFFF/FFFFFFFF'");
+
+	await_waiters($standby, $sessions);
+	$primary->stop;
+	$standby->promote;
+	ok(!$crowd->{run}->finish, "$what: promotion ends all waits");
+	my $ended = () = $crowd->{err} =~ /recovery ended before FFFFFFFF\/FFFFFFFF was replayed/g;
+	is($ended, $sessions, "$what: each with the reason");
+	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$what: nobody is left");
+	$standby->stop;
+	return;
+}
+
 foreach my $mode (qw(redo poll))
 {
 	my ($primary, $standby) = new_pair("crowd_$mode", "lsn_tracker.wakeup = $mode");
@@ -75,20 +93,11 @@ foreach my $mode (qw(redo poll))
 	$crowd = start_crowd($standby, 'stream',
 		map { "'$target'::pg_lsn + $_ * 20000 + :client_id * @{[ $_ % 2 ]}" } (1 .. 40));
 	await_waiters($standby, $sessions);
-	$primary->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 20000)') ;
+	$primary->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 20000)');
 	finish_crowd($crowd, "$mode: in a stream of records");
 	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: the queue is empty");
 
-	# promotion ends all of them
-	$crowd = start_crowd($standby, 'promotion', "'FFFFFFFF/FFFFFFFF'");
-	await_waiters($standby, $sessions);
-	$primary->stop;
-	$standby->promote;
-	ok(!$crowd->{run}->finish, "$mode: promotion ends all waits");
-	my $ended = () = $crowd->{err} =~ /recovery ended before FFFFFFFF\/FFFFFFFF was replayed/g;
-	is($ended, $sessions, "$mode: each with the reason");
-	is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', "$mode: nobody is left");
-	$standby->stop;
+	promote_crowd($primary, $standby, $mode);
 }
 
 # A crowd while the worker does nothing (stopped, so that it is not replaced):
@@ -116,14 +125,7 @@ foreach my $mode (qw(redo poll))
 	await_waiters($standby, $sessions);
 	reach($primary, $target);
 	finish_crowd($crowd, "$mode, no worker: one position");
-	$crowd = start_crowd($standby, "no_worker_promotion_$mode", "'FFFFFFFF/FFFFFFFF'");
-	await_waiters($standby, $sessions);
-	$primary->stop;
-	$standby->promote;
-	ok(!$crowd->{run}->finish, "$mode, no worker: promotion ends all waits");
-	my $ended = () = $crowd->{err} =~ /recovery ended before FFFFFFFF\/FFFFFFFF was replayed/g;
-	is($ended, $sessions, "$mode, no worker: each with the reason");
-	$standby->stop;
+	promote_crowd($primary, $standby, "$mode, no worker");
 }
 
 done_testing();

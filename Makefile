@@ -10,19 +10,23 @@
 
 MODULE_big = lsn_tracker
 OBJS = \
+	src/commit_report.o \
 	src/functions.o \
 	src/lsn_tracker.o \
+	src/min_lsn.o \
 	src/replay.o \
 	src/shared_state.o \
 	src/snapshot.o \
+	src/token.o \
 	src/wait.o \
 	src/waiters.o \
-	src/worker.o
+	src/worker.o \
+	src/xact.o
 
 EXTENSION = lsn_tracker
-DATA = lsn_tracker--1.0.sql
+DATA = lsn_tracker--1.0.sql lsn_tracker--1.0--1.1.sql
 PGFILEDESC = "lsn_tracker - read your writes on standbys"
-REGRESS = lsn_tracker
+REGRESS = lsn_tracker tokens
 
 PG_CONFIG ?= pg_config
 export PG_CONFIG

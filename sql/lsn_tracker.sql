@@ -1,7 +1,11 @@
 --
 -- The interface on a lone primary: arguments, answers, errors, privileges.
 --
-CREATE EXTENSION lsn_tracker;
+-- an older installation, brought up to date
+CREATE EXTENSION lsn_tracker VERSION '1.0';
+SELECT lsn_wait('0/1'), lsn_replicated('0/1');
+SELECT pid, target FROM lsn_waiters();
+ALTER EXTENSION lsn_tracker UPDATE;
 
 -- every object has a comment
 SELECT pg_describe_object(classid, objid, objsubid)
@@ -14,7 +18,7 @@ SELECT p.oid::regprocedure, p.provolatile, p.proparallel, p.proacl
 FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lsn_tracker')
   AND d.deptype = 'e'
-ORDER BY p.proname COLLATE "C";
+ORDER BY p.oid::regprocedure::text COLLATE "C";
 
 --
 -- A primary answers at once.

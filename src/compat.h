@@ -12,8 +12,14 @@
 #ifndef LSN_TRACKER_COMPAT_H
 #define LSN_TRACKER_COMPAT_H
 
+#include "access/transam.h"
 #include "storage/proc.h"
+#include "utils/pg_lsn.h"
 #include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 190000
+#include "nodes/miscnodes.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "lsn_tracker needs PostgreSQL 15 or later"
@@ -22,6 +28,11 @@
 /* 17 numbers processes by ProcNumber; before, the PGPROC carried the number. */
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber (MyProc->pgprocno)
+#endif
+
+/* 17 renamed the shared struct with the transaction counters. */
+#if PG_VERSION_NUM < 170000
+#define TransamVariables ShmemVariableCache
 #endif
 
 /* 17 lets extensions name wait events; before, all of them are "Extension". */
@@ -35,5 +46,22 @@
 #else
 #define LSN_FORMAT "%X/%08X"
 #endif
+
+/* Read an LSN; false if it is none.  19 reports errors in a node. */
+static inline bool
+ReadLsn(const char *text, XLogRecPtr *lsn)
+{
+#if PG_VERSION_NUM < 190000
+	bool		failed = false;
+
+	*lsn = pg_lsn_in_internal(text, &failed);
+	return !failed;
+#else
+	ErrorSaveContext context = {T_ErrorSaveContext};
+
+	*lsn = pg_lsn_in_safe(text, (Node *) &context);
+	return !context.error_occurred;
+#endif
+}
 
 #endif							/* LSN_TRACKER_COMPAT_H */

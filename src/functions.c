@@ -14,18 +14,27 @@
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/tuplestore.h"
+#include "utils/xid8.h"
 
 #include "lsn_tracker.h"
 
 PG_FUNCTION_INFO_V1(lsn_wait);
+PG_FUNCTION_INFO_V1(lsn_wait_token);
 PG_FUNCTION_INFO_V1(lsn_require);
+PG_FUNCTION_INFO_V1(lsn_require_token);
 PG_FUNCTION_INFO_V1(lsn_replicated);
+PG_FUNCTION_INFO_V1(lsn_replicated_token);
 PG_FUNCTION_INFO_V1(lsn_last_replay);
 PG_FUNCTION_INFO_V1(lsn_watch);
+PG_FUNCTION_INFO_V1(lsn_watch_token);
 PG_FUNCTION_INFO_V1(lsn_request_notification);
+PG_FUNCTION_INFO_V1(lsn_request_notification_token);
 PG_FUNCTION_INFO_V1(lsn_await_notification);
+PG_FUNCTION_INFO_V1(lsn_wait_xact);
+PG_FUNCTION_INFO_V1(lsn_last_commit);
 PG_FUNCTION_INFO_V1(lsn_waiters);
 
 /*
@@ -33,7 +42,7 @@ PG_FUNCTION_INFO_V1(lsn_waiters);
  * transactions.
  */
 static bool notification_requested = false;
-static XLogRecPtr notification_target;
+static LsnTarget notification_target;
 
 static void
 CheckPreloaded(void)
@@ -72,7 +81,7 @@ TimeoutArg(FunctionCallInfo fcinfo, int argno)
  * runs there does not fail only once it runs on a standby.
  */
 static bool
-WaitWithoutSnapshot(FunctionCallInfo fcinfo, XLogRecPtr target, int64 timeout)
+WaitWithoutSnapshot(FunctionCallInfo fcinfo, const LsnTarget *target, int64 timeout)
 {
 	QueryDesc  *query = LetGoOfSnapshot(fcinfo);
 	bool		reached = true;
@@ -86,47 +95,106 @@ WaitWithoutSnapshot(FunctionCallInfo fcinfo, XLogRecPtr target, int64 timeout)
 	return reached;
 }
 
-Datum
-lsn_wait(PG_FUNCTION_ARGS)
+/* The first argument, a pg_lsn or a token; it must not be NULL. */
+static LsnTarget
+LsnArg(FunctionCallInfo fcinfo)
 {
+	return LsnToTarget(PG_GETARG_LSN(0));
+}
+
+static LsnTarget
+TokenArg(FunctionCallInfo fcinfo)
+{
+	return TokenToTarget(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+}
+
+/*
+ * The functions that take either exist twice in SQL; here is what the two have
+ * in common.  get_target is one of the above.
+ */
+typedef LsnTarget (*GetTarget) (FunctionCallInfo fcinfo);
+
+static Datum
+Wait(FunctionCallInfo fcinfo, GetTarget get_target)
+{
+	LsnTarget	target;
 	int64		timeout;
 
 	CheckPreloaded();
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
+	target = get_target(fcinfo);
 	timeout = TimeoutArg(fcinfo, 1);
 
-	PG_RETURN_BOOL(WaitWithoutSnapshot(fcinfo, TargetRecordEnd(PG_GETARG_LSN(0)), timeout));
+	PG_RETURN_BOOL(WaitWithoutSnapshot(fcinfo, &target, timeout));
+}
+
+Datum
+lsn_wait(PG_FUNCTION_ARGS)
+{
+	return Wait(fcinfo, LsnArg);
+}
+
+Datum
+lsn_wait_token(PG_FUNCTION_ARGS)
+{
+	return Wait(fcinfo, TokenArg);
+}
+
+static Datum
+Require(FunctionCallInfo fcinfo, GetTarget get_target)
+{
+	LsnTarget	target;
+	int64		timeout;
+
+	CheckPreloaded();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	target = get_target(fcinfo);
+	timeout = TimeoutArg(fcinfo, 1);
+
+	if (!WaitWithoutSnapshot(fcinfo, &target, timeout))
+		RaiseTimeout(&target, timeout);
+	PG_RETURN_VOID();
 }
 
 Datum
 lsn_require(PG_FUNCTION_ARGS)
 {
-	XLogRecPtr	target;
-	int64		timeout;
+	return Require(fcinfo, LsnArg);
+}
+
+Datum
+lsn_require_token(PG_FUNCTION_ARGS)
+{
+	return Require(fcinfo, TokenArg);
+}
+
+static Datum
+Replicated(FunctionCallInfo fcinfo, GetTarget get_target)
+{
+	LsnTarget	target;
+	XLogRecPtr	wake_at;
 
 	CheckPreloaded();
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	target = TargetRecordEnd(PG_GETARG_LSN(0));
-	timeout = TimeoutArg(fcinfo, 1);
+	target = get_target(fcinfo);
+	if (RecoveryInProgress())
+		PG_RETURN_BOOL(TargetReached(&target, &wake_at));
 
-	if (!WaitWithoutSnapshot(fcinfo, target, timeout))
-		RaiseTimeout(target, timeout);
-	PG_RETURN_VOID();
+	CheckTargetOnPrimary(&target);
+	PG_RETURN_BOOL(true);
 }
 
 Datum
 lsn_replicated(PG_FUNCTION_ARGS)
 {
-	XLogRecPtr	target = TargetRecordEnd(PG_GETARG_LSN(0));
+	return Replicated(fcinfo, LsnArg);
+}
 
-	CheckPreloaded();
-	if (RecoveryInProgress())
-		PG_RETURN_BOOL(TargetReplayed(target));
-
-	CheckTargetOnPrimary(target);
-	PG_RETURN_BOOL(true);
+Datum
+lsn_replicated_token(PG_FUNCTION_ARGS)
+{
+	return Replicated(fcinfo, TokenArg);
 }
 
 Datum
@@ -138,10 +206,10 @@ lsn_last_replay(PG_FUNCTION_ARGS)
 	PG_RETURN_LSN(TrackedReplayPosition());
 }
 
-Datum
-lsn_watch(PG_FUNCTION_ARGS)
+static Datum
+Watch(FunctionCallInfo fcinfo, GetTarget get_target)
 {
-	XLogRecPtr	past = 0;
+	LsnTarget	from = {0};
 	int64		timeout;
 	QueryDesc  *query;
 	bool		reached;
@@ -156,10 +224,13 @@ lsn_watch(PG_FUNCTION_ARGS)
 
 	/* "past from" is "at or past the next byte"; there is none past the last */
 	if (!PG_ARGISNULL(0))
-		past = Min(PG_GETARG_LSN(0), LAST_TARGET) + 1;
+	{
+		from = get_target(fcinfo);
+		from.replay_to = Min(from.lsn, LAST_TARGET) + 1;
+	}
 
 	query = LetGoOfSnapshot(fcinfo);
-	reached = WaitForReplay(past, timeout);
+	reached = WaitForReplay(&from, timeout);
 	TakeFreshSnapshot(query);
 
 	if (!reached)
@@ -168,17 +239,42 @@ lsn_watch(PG_FUNCTION_ARGS)
 }
 
 Datum
-lsn_request_notification(PG_FUNCTION_ARGS)
+lsn_watch(PG_FUNCTION_ARGS)
 {
-	XLogRecPtr	target = TargetRecordEnd(PG_GETARG_LSN(0));
+	return Watch(fcinfo, LsnArg);
+}
+
+Datum
+lsn_watch_token(PG_FUNCTION_ARGS)
+{
+	return Watch(fcinfo, TokenArg);
+}
+
+static Datum
+RequestNotification(FunctionCallInfo fcinfo, GetTarget get_target)
+{
+	LsnTarget	target;
 
 	CheckPreloaded();
+	target = get_target(fcinfo);
 	if (!RecoveryInProgress())
-		CheckTargetOnPrimary(target);
+		CheckTargetOnPrimary(&target);
 
 	notification_target = target;
 	notification_requested = true;
 	PG_RETURN_VOID();
+}
+
+Datum
+lsn_request_notification(PG_FUNCTION_ARGS)
+{
+	return RequestNotification(fcinfo, LsnArg);
+}
+
+Datum
+lsn_request_notification_token(PG_FUNCTION_ARGS)
+{
+	return RequestNotification(fcinfo, TokenArg);
 }
 
 Datum
@@ -194,10 +290,37 @@ lsn_await_notification(PG_FUNCTION_ARGS)
 				 errmsg("no notification has been requested in this session"),
 				 errhint("Call lsn_request_notification() first; a request is used up once it has been answered with true.")));
 
-	if (!WaitWithoutSnapshot(fcinfo, notification_target, timeout))
+	if (!WaitWithoutSnapshot(fcinfo, &notification_target, timeout))
 		PG_RETURN_BOOL(false);
 	notification_requested = false;
 	PG_RETURN_BOOL(true);
+}
+
+Datum
+lsn_wait_xact(PG_FUNCTION_ARGS)
+{
+	LsnTarget	target;
+	int64		timeout;
+
+	CheckPreloaded();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	target = XactToTarget(PG_GETARG_FULLTRANSACTIONID(0));
+	timeout = TimeoutArg(fcinfo, 1);
+
+	PG_RETURN_BOOL(WaitWithoutSnapshot(fcinfo, &target, timeout));
+}
+
+Datum
+lsn_last_commit(PG_FUNCTION_ARGS)
+{
+	char	   *token;
+
+	CheckPreloaded();
+	token = LastCommitToken();
+	if (token == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(token));
 }
 
 Datum
@@ -214,8 +337,15 @@ lsn_waiters(PG_FUNCTION_ARGS)
 	n = CopyWaiters(waiters);
 	for (int i = 0; i < n; i++)
 	{
-		Datum		values[2] = {Int32GetDatum(waiters[i].pid), LSNGetDatum(waiters[i].target)};
-		bool		nulls[2] = {false, false};
+		LsnTarget  *target = &waiters[i].target;
+		bool		is_xact = FullTransactionIdIsValid(target->xid);
+		Datum		values[4] = {
+			Int32GetDatum(waiters[i].pid),
+			LSNGetDatum(target->lsn),
+			Int64GetDatum(target->timeline),
+			FullTransactionIdGetDatum(target->xid)
+		};
+		bool		nulls[4] = {false, is_xact, target->timeline == 0, !is_xact};
 
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

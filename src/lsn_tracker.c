@@ -25,6 +25,11 @@ int			wakeup_mode = WAKEUP_REDO;
 int			poll_interval = 10;
 bool		log_waits = false;
 bool		allow_held_snapshot = false;
+bool		report_commits = true;
+
+/* Their values are elsewhere; the server wants a place for them. */
+static char *min_lsn;
+static char *last_commit;
 
 static const struct config_enum_entry wakeup_options[] = {
 	{"redo", WAKEUP_REDO, false},
@@ -82,8 +87,36 @@ _PG_init(void)
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 
+	DefineCustomStringVariable("lsn_tracker.min_lsn",
+							   "SET waits until this position or token has been replayed.",
+							   "Raises an error after lsn_tracker.default_timeout. "
+							   "All later snapshots of the session contain what was waited for.",
+							   &min_lsn,
+							   "",
+							   PGC_USERSET, GUC_NOT_IN_SAMPLE,
+							   CheckMinLsn, NULL, NULL);
+
+	/* Without a default, for the reason given in commit_report.c. */
+	DefineCustomStringVariable("lsn_tracker.last_commit",
+							   "The end of this session's last commit, as a token.",
+							   NULL,
+							   &last_commit,
+							   NULL,
+							   PGC_INTERNAL, GUC_REPORT | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							   NULL, NULL, ShowLastCommit);
+
+	DefineCustomBoolVariable("lsn_tracker.report_commits",
+							 "Report lsn_tracker.last_commit to the client after each commit that wrote WAL.",
+							 NULL,
+							 &report_commits,
+							 true,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
 	MarkGUCPrefixReserved("lsn_tracker");
 
+	InstallMinLsn();
+	InstallCommitReports();
 	InstallSharedState();
 	RegisterWorker();
 }

@@ -11,12 +11,14 @@
 #ifndef LSN_TRACKER_H
 #define LSN_TRACKER_H
 
+#include "access/transam.h"
 #include "access/xlogdefs.h"
 #include "executor/execdesc.h"
 #include "fmgr.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "utils/guc.h"
 
 /* lsn_tracker.c: settings */
 typedef enum WakeupMode
@@ -30,19 +32,32 @@ extern int	wakeup_mode;		/* WakeupMode */
 extern int	poll_interval;		/* ms */
 extern bool log_waits;
 extern bool allow_held_snapshot;
+extern bool report_commits;
+
+/* What a session waits for: a place in the WAL, or the end of a transaction. */
+typedef struct LsnTarget
+{
+	XLogRecPtr	lsn;			/* the end of the record that was asked for */
+	XLogRecPtr	replay_to;		/* reached when replay is at or past this */
+	TimeLineID	timeline;		/* of which lsn is a position; 0: of any */
+	FullTransactionId xid;		/* if valid: this one, instead of the above */
+} LsnTarget;
 
 /* shared_state.c: the shared memory */
 
 /* A session's place in the queue; one for every possible backend. */
 typedef struct LsnWaiter
 {
-	XLogRecPtr	target;			/* woken when replay reaches this */
+	XLogRecPtr	wake_at;		/* woken when replay reaches this */
+	LsnTarget	target;			/* what it waits for in the end */
 	int			heap_index;		/* place in heap[], NOT_QUEUED if in none */
+	int			next_of_xid;	/* in the chain of its xid_chains[], or NOBODY */
 	int			pid;
 	Latch	   *latch;
 } LsnWaiter;
 
 #define NOT_QUEUED (-1)
+#define NOBODY (-1)
 
 typedef struct LsnTrackerState
 {
@@ -63,12 +78,27 @@ typedef struct LsnTrackerState
 	pg_atomic_uint64 smallest_target;
 	char		pad2[PG_CACHE_LINE_SIZE - sizeof(pg_atomic_uint64)];
 
-	LWLock	   *lock;			/* protects the queue: waiters[], heap[] */
+	/*
+	 * The end of the last record behind which a position alone does not tell
+	 * who is due: it may have changed the timeline.  All who wait for a token
+	 * or a transaction are to look again; looked_again says up to where they
+	 * have been told to.  Written by whoever follows replay and, under the
+	 * lock, by whoever tells them.
+	 */
+	pg_atomic_uint64 look_again;
+	pg_atomic_uint64 looked_again;
+
+	pg_atomic_uint32 xact_waiters;	/* how many wait for a transaction */
+
+	LWLock	   *lock;			/* protects the queue: waiters[], heap[],
+								 * xid_chains[] */
 	Latch	   *volatile worker_latch;	/* NULL while the worker is away */
 	bool		warned_unconfigured;	/* the worker's own, see worker.c */
 
 	int			heap_size;
-	LsnWaiter **heap;			/* binary heap, smallest target first */
+	LsnWaiter **heap;			/* binary heap, smallest wake_at first */
+	int			n_xid_chains;	/* a power of two */
+	volatile int *xid_chains;	/* by low bits of the xid: a waiter's number */
 	LsnWaiter	waiters[FLEXIBLE_ARRAY_MEMBER]; /* by process number */
 } LsnTrackerState;
 
@@ -88,22 +118,52 @@ extern XLogRecPtr TrackedReplayPosition(void);
 extern bool NeedsPolling(void);
 
 /* waiters.c: the queue */
-extern void AddWaiter(XLogRecPtr target);
+extern void AddWaiter(const LsnTarget *target, XLogRecPtr wake_at);
+extern bool InQueue(XLogRecPtr wake_at);
 extern void RemoveWaiter(void);
 extern bool SomebodyWaits(void);
 extern bool WakeDueWaiters(bool wait_for_lock);
+extern bool WakeXactWaiters(TransactionId xid, int nsubxids, const TransactionId *subxids,
+							XLogRecPtr record_end);
 extern int	CopyWaiters(LsnWaiter *copy);
 
+/* token.c: reading, writing and judging tokens */
+extern LsnTarget LsnToTarget(XLogRecPtr lsn);
+extern LsnTarget TokenToTarget(const char *token);
+extern LsnTarget XactToTarget(FullTransactionId xid);
+extern char *TargetToText(const LsnTarget *target);
+extern bool InHistory(const LsnTarget *target, TimeLineID current);
+extern void RaiseLost(const LsnTarget *target, TimeLineID current, XLogRecPtr left_at);
+
+/* xact.c: what has become of a transaction */
+typedef enum XactState
+{
+	XACT_UNSEEN,				/* this server has not heard of it yet */
+	XACT_RUNNING,				/* in progress, or prepared */
+	XACT_COMMITTED				/* and visible to snapshots taken from now on */
+} XactState;
+
+extern XactState GetXactState(FullTransactionId xid);
+
 /* wait.c: the sleep loop and its outcomes */
-extern XLogRecPtr TargetRecordEnd(XLogRecPtr target);
-extern void CheckTargetOnPrimary(XLogRecPtr target);
-extern bool TargetReplayed(XLogRecPtr target);
-extern bool WaitForReplay(XLogRecPtr target, int64 timeout);
-extern void RaiseTimeout(XLogRecPtr target, int64 timeout);
+extern void CheckTargetOnPrimary(const LsnTarget *target);
+extern bool TargetReached(const LsnTarget *target, XLogRecPtr *wake_at);
+extern bool WaitForReplay(const LsnTarget *target, int64 timeout);
+extern void RaiseTimeout(const LsnTarget *target, int64 timeout);
 
 /* snapshot.c: letting go of a snapshot and taking a fresh one */
 extern QueryDesc *LetGoOfSnapshot(FunctionCallInfo fcinfo);
 extern void TakeFreshSnapshot(QueryDesc *query);
+extern void CheckNoSnapshotHeld(void);
+
+/* min_lsn.c: waiting in a SET command */
+extern bool CheckMinLsn(char **newval, void **extra, GucSource source);
+extern void InstallMinLsn(void);
+
+/* commit_report.c: telling the client its commit position */
+extern char *LastCommitToken(void);
+extern const char *ShowLastCommit(void);
+extern void InstallCommitReports(void);
 
 /* worker.c: the background worker */
 extern void RegisterWorker(void);

@@ -8,12 +8,15 @@
  * redo function.  It runs in the startup process, once for each WAL record,
  * right after the record has been applied: a commit is then visible to new
  * snapshots.  It publishes the record's end and looks whether anybody waits
- * for that.
+ * for that.  Two resource managers get a function that does more: behind a
+ * record that can change the timeline, those who wait for a token judge it
+ * again; behind the end of a transaction, those who wait for it are woken.
  *
  * An error here would take the server down, and time spent here delays
  * replay.  So this code raises nothing, allocates nothing, takes the queue's
  * lock only if it is free, and does a bounded amount of work: at most one
- * batch of wake-ups (waiters.c) and one for the worker, which goes on.
+ * batch of wake-ups (waiters.c) and one for the worker, which goes on.  At a
+ * change of timeline it also visits the queue's entries once, in memory.
  *
  * How no wake-up is lost.  A session and the startup process each write one
  * word and then read the other's:
@@ -33,10 +36,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogreader.h"
 #include "access/xlogrecovery.h"
+#include "catalog/pg_control.h"
 
 #include "lsn_tracker.h"
 
@@ -45,6 +50,8 @@ static void (*server_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
 static void (*server_cleanup) (void);
 
 static void TrackedRedo(XLogReaderState *record);
+static void TrackedXLogRedo(XLogReaderState *record);
+static void TrackedXactRedo(XLogReaderState *record);
 static void TrackedCleanup(void);
 
 /*
@@ -61,10 +68,12 @@ WatchRedo(void)
 		RmgrData   *rmgr = &RmgrTable[rmid];
 
 		/* ourselves behind ourselves would recurse without end */
-		if (rmgr->rm_name == NULL || rmgr->rm_redo == TrackedRedo)
+		if (rmgr->rm_name == NULL || rmgr->rm_redo == TrackedRedo ||
+			rmgr->rm_redo == TrackedXLogRedo || rmgr->rm_redo == TrackedXactRedo)
 			continue;
 		server_redo[rmid] = rmgr->rm_redo;
-		rmgr->rm_redo = TrackedRedo;
+		rmgr->rm_redo = rmid == RM_XLOG_ID ? TrackedXLogRedo :
+			rmid == RM_XACT_ID ? TrackedXactRedo : TrackedRedo;
 	}
 
 	/* each clean-up function is called once, at the end: one is enough */
@@ -106,6 +115,83 @@ TrackedRedo(XLogReaderState *record)
 }
 
 /*
+ * The same for the records among which are those that change the timeline
+ * (ApplyWalRecord() in xlogrecovery.c).
+ */
+static void
+TrackedXLogRedo(XLogReaderState *record)
+{
+	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+
+	TrackedRedo(record);
+
+	/*
+	 * Whether the timeline did change need not be known here: the two come
+	 * rarely.  They also end what a crash of the primary left in progress.
+	 */
+	if (info == XLOG_CHECKPOINT_SHUTDOWN || info == XLOG_END_OF_RECOVERY)
+	{
+		pg_atomic_write_u64(&tracker->look_again, record->EndRecPtr);
+		if (WakeDueWaiters(false))
+			WakeWorker();
+	}
+}
+
+/*
+ * The same for the records among which are the ends of transactions.
+ */
+static void
+TrackedXactRedo(XLogReaderState *record)
+{
+	uint8		info = XLogRecGetInfo(record);
+	TransactionId xid = XLogRecGetXid(record);
+	int			nsubxids;
+	TransactionId *subxids;
+
+	TrackedRedo(record);
+
+	/*
+	 * Behind TrackedRedo's full barrier: a session first counts itself and
+	 * then looks at the transaction's state, we the other way round.  See the
+	 * top of this file for what is lost without it.
+	 */
+	if (likely(pg_atomic_read_u32(&tracker->xact_waiters) == 0))
+		return;
+
+	switch (info & XLOG_XACT_OPMASK)
+	{
+		case XLOG_XACT_COMMIT:
+		case XLOG_XACT_COMMIT_PREPARED:
+			{
+				xl_xact_parsed_commit parsed;
+
+				ParseCommitRecord(info, (xl_xact_commit *) XLogRecGetData(record), &parsed);
+				if (TransactionIdIsValid(parsed.twophase_xid))
+					xid = parsed.twophase_xid;
+				nsubxids = parsed.nsubxacts;
+				subxids = parsed.subxacts;
+				break;
+			}
+		case XLOG_XACT_ABORT:
+		case XLOG_XACT_ABORT_PREPARED:
+			{
+				xl_xact_parsed_abort parsed;
+
+				ParseAbortRecord(info, (xl_xact_abort *) XLogRecGetData(record), &parsed);
+				if (TransactionIdIsValid(parsed.twophase_xid))
+					xid = parsed.twophase_xid;
+				nsubxids = parsed.nsubxacts;
+				subxids = parsed.subxacts;
+				break;
+			}
+		default:
+			return;
+	}
+	if (WakeXactWaiters(xid, nsubxids, subxids, record->EndRecPtr))
+		WakeWorker();
+}
+
+/*
  * Startup process: redo is over (promotion, or the end of a crash recovery).
  * Nobody's target will be replayed any more, so everybody is due; the worker
  * sees to it.
@@ -129,10 +215,23 @@ TrackedCleanup(void)
 void
 FollowReplay(void)
 {
+	static TimeLineID last_timeline = 0;
+
 	if (!RecoveryInProgress())
 		PublishReplayed(REPLAY_ENDED);
 	else if (wakeup_mode == WAKEUP_POLL)
-		PublishReplayed(GetXLogReplayRecPtr(NULL));
+	{
+		TimeLineID	timeline;
+		XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
+
+		/* Nobody tells the worker which transactions have ended. */
+		if (timeline != last_timeline ||
+			pg_atomic_read_u32(&tracker->xact_waiters) > 0)
+			pg_atomic_write_u64(&tracker->look_again, replayed);
+		last_timeline = timeline;
+
+		PublishReplayed(replayed);
+	}
 
 	/* else the startup process publishes; only the end is left to the worker */
 }

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
@@ -30,9 +31,22 @@ HeapOffset(void)
 }
 
 static Size
-SharedStateSize(void)
+XidChainsOffset(void)
 {
 	return add_size(HeapOffset(), mul_size(MaxBackends, sizeof(LsnWaiter *)));
+}
+
+/* So many that most chains have one member when everybody waits. */
+static int
+NumXidChains(void)
+{
+	return pg_nextpower2_32(MaxBackends);
+}
+
+static Size
+SharedStateSize(void)
+{
+	return add_size(XidChainsOffset(), mul_size(NumXidChains(), sizeof(int)));
 }
 
 static void
@@ -60,10 +74,17 @@ CreateSharedState(void)
 		memset(tracker, 0, SharedStateSize());
 		pg_atomic_init_u64(&tracker->replayed, 0);
 		pg_atomic_init_u64(&tracker->smallest_target, NOBODY_WAITS);
+		pg_atomic_init_u64(&tracker->look_again, 0);
+		pg_atomic_init_u64(&tracker->looked_again, 0);
+		pg_atomic_init_u32(&tracker->xact_waiters, 0);
 		tracker->lock = &GetNamedLWLockTranche("lsn_tracker")->lock;
 		tracker->heap = (LsnWaiter **) ((char *) tracker + HeapOffset());
 		for (int i = 0; i < MaxBackends; i++)
 			tracker->waiters[i].heap_index = NOT_QUEUED;
+		tracker->n_xid_chains = NumXidChains();
+		tracker->xid_chains = (int *) ((char *) tracker + XidChainsOffset());
+		for (int i = 0; i < tracker->n_xid_chains; i++)
+			tracker->xid_chains[i] = NOBODY;
 	}
 	LWLockRelease(AddinShmemInitLock);
 

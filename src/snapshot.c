@@ -138,9 +138,36 @@ LetGoOfSnapshot(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot wait for replay while this session holds a snapshot"),
 				 errdetail("%s", holder),
-				 errhint("Call the function in a SELECT statement of its own, outside a transaction block or in a READ COMMITTED transaction without open cursors.")));
+				 errhint("Call the function in a SELECT statement of its own, outside a transaction block or in a READ COMMITTED transaction without open cursors. SET LOCAL lsn_tracker.min_lsn as the first statement waits in any transaction.")));
 
 	return query;
+}
+
+/*
+ * For a command that has no snapshot of its own: raise an error if the session
+ * holds one all the same, unless lsn_tracker.allow_held_snapshot is on.
+ */
+void
+CheckNoSnapshotHeld(void)
+{
+	const char *holder;
+
+	InvalidateCatalogSnapshot();
+	if (ActiveSnapshotSet())
+		holder = "The command comes from a function, a procedure or a DO block, which holds a snapshot.";
+	else if (!TransactionIdIsValid(MyProc->xmin))
+		return;
+	else if (IsolationUsesXactSnapshot())
+		holder = "The transaction's isolation level is REPEATABLE READ or SERIALIZABLE, and it has taken its snapshot already.";
+	else
+		holder = "Something else in this session holds one: an open cursor, a query whose rows have not all been fetched, or an exported snapshot.";
+
+	if (!allow_held_snapshot)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot wait for replay while this session holds a snapshot"),
+				 errdetail("%s", holder),
+				 errhint("Set lsn_tracker.min_lsn outside a transaction, or as the first statement of one.")));
 }
 
 /*

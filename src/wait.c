@@ -12,6 +12,9 @@
  *	- the target is replayed: woken by the startup process, the worker, or a
  *	  session that was woken before;
  *	- recovery ends without reaching it: everybody is woken, an error;
+ *	- the target turns out to be lost in a failover, or rolled back: an error.
+ *	  Who waits for a token is woken whenever the timeline may have changed;
+ *	  who waits for a transaction, when that one ends;
  *	- time is up, by the monotonic clock;
  *	- the session is cancelled or terminated (an interrupt sets the latch), its
  *	  client disconnects (the socket is watched along with the latch), or the
@@ -52,53 +55,87 @@ ElapsedMs(instr_time start)
 	return INSTR_TIME_GET_MILLISEC(elapsed);
 }
 
-/*
- * The end of the record that a target stands for.
- *
- * A record that ends exactly at a page boundary is given by the insert
- * position (pg_current_wal_insert_lsn()) as ending behind the next page's
- * header, while replay says that it ends at the boundary.  No record can end
- * exactly behind a header, so such a target can only mean the boundary.
- */
-XLogRecPtr
-TargetRecordEnd(XLogRecPtr target)
+static void
+CheckXactOnPrimary(const LsnTarget *target)
 {
-	if (XLogSegmentOffset(target, wal_segment_size) == SizeOfXLogLongPHD)
-		return target - SizeOfXLogLongPHD;
-	if (target % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		return target - SizeOfXLogShortPHD;
-	return target;
+	XactState	state = GetXactState(target->xid);
+
+	if (state == XACT_RUNNING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s is still in progress", TargetToText(target)),
+				 errdetail("This server is a primary, where there is no replay to wait for."),
+				 errhint("Ask once the commit has returned.")));
+	if (state == XACT_UNSEEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s has not begun", TargetToText(target)),
+				 errdetail("This server is a primary and has assigned ids up to " UINT64_FORMAT ".",
+						   U64FromFullTransactionId(ReadNextFullTransactionId()) - 1),
+				 errhint("The id comes from another server, or from WAL that a failover or a restore has lost.")));
 }
 
 /*
  * On a primary, whose own WAL contains every position up to where it inserts,
- * there is nothing to wait for: raise an error if the target lies beyond.
+ * there is nothing to wait for: raise an error if the target is not there.
+ * That is 22023 for what lies beyond this server's WAL or on a timeline that
+ * it does not know, 40000 for what a failover or a rollback has undone, and
+ * 55000 for a transaction that is still in progress.
  */
 void
-CheckTargetOnPrimary(XLogRecPtr target)
+CheckTargetOnPrimary(const LsnTarget *target)
 {
-	XLogRecPtr	insert = GetXLogInsertRecPtr();
+	TimeLineID	timeline = GetWALInsertionTimeLine();
+	XLogRecPtr	insert;
 
-	if (target > insert)
+	if (FullTransactionIdIsValid(target->xid))
+	{
+		CheckXactOnPrimary(target);
+		return;
+	}
+
+	if (!InHistory(target, timeline))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("target " LSN_FORMAT " is beyond the WAL of this server",
-						LSN_FORMAT_ARGS(target)),
+				 errmsg("target %s is of a timeline that this server does not know", TargetToText(target)),
+				 errdetail("This server is a primary on timeline %u.", timeline),
+				 errhint("Another server has been promoted. Connect to the current primary or one of its standbys.")));
+
+	insert = GetXLogInsertRecPtr();
+	if (target->lsn > insert)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("target %s is beyond the WAL of this server", TargetToText(target)),
 				 errdetail("This server is a primary and has inserted WAL up to " LSN_FORMAT ".",
 						   LSN_FORMAT_ARGS(insert)),
 				 errhint("The position comes from another server, or from WAL that a failover or a restore has lost.")));
 }
 
+static void pg_attribute_noreturn()
+RaiseRecoveryEnded(const LsnTarget *target, XLogRecPtr replayed)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("recovery ended before %s was replayed", TargetToText(target)),
+			 errdetail("Recovery ended at " LSN_FORMAT ": this server has been promoted.",
+					   LSN_FORMAT_ARGS(replayed)),
+			 errhint("What lies beyond is not on this server. Check whether the write survived the failover, and repeat it if not.")));
+}
+
 /*
  * On a server that is in recovery, or was when the caller looked: has it
- * replayed everything up to the target?  Raises an error if it has not and
- * never will, because recovery has ended.
+ * replayed what is waited for?  If not, *wake_at tells for which position to
+ * queue until it is worth to ask again.  Raises an error if it has not and
+ * never will: recovery has ended (55000), or the write was lost in a failover
+ * or rolled back (40000).
  */
 bool
-TargetReplayed(XLogRecPtr target)
+TargetReached(const LsnTarget *target, XLogRecPtr *wake_at)
 {
 	bool		ended;
+	bool		comparable;
 	XLogRecPtr	replayed;
+	TimeLineID	timeline;
 
 	/*
 	 * First whether recovery has ended, then how far it came.  The other way
@@ -108,18 +145,33 @@ TargetReplayed(XLogRecPtr target)
 	ended = pg_atomic_read_u64(&tracker->replayed) == REPLAY_ENDED ||
 		!RecoveryInProgress();
 	pg_read_barrier();
-	replayed = GetXLogReplayRecPtr(NULL);
 
-	if (replayed >= target)
+	if (FullTransactionIdIsValid(target->xid))
+	{
+		if (GetXactState(target->xid) == XACT_COMMITTED)
+			return true;
+		if (ended)
+			RaiseRecoveryEnded(target, GetXLogReplayRecPtr(NULL));
+		*wake_at = LAST_TARGET;
+		return false;
+	}
+
+	/* both in one: a position is to be judged on the timeline that it is of */
+	replayed = GetXLogReplayRecPtr(&timeline);
+	comparable = InHistory(target, timeline);
+
+	if (comparable && replayed >= target->replay_to)
 		return true;
 	if (ended)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("recovery ended before " LSN_FORMAT " was replayed",
-						LSN_FORMAT_ARGS(target)),
-				 errdetail("Recovery ended at " LSN_FORMAT ": this server has been promoted.",
-						   LSN_FORMAT_ARGS(replayed)),
-				 errhint("What lies beyond is not on this server. Check whether the write survived the failover, and repeat it if not.")));
+	{
+		/* the new timeline, if it has a number yet, begins where we stand */
+		if (target->timeline == timeline)
+			RaiseLost(target, timeline, replayed);
+		RaiseRecoveryEnded(target, replayed);
+	}
+
+	/* a change of timeline wakes as well */
+	*wake_at = comparable ? target->replay_to : LAST_TARGET;
 	return false;
 }
 
@@ -166,24 +218,30 @@ SleepOnLatch(long timeout)
 }
 
 /*
+ * Has the startup process applied the record that we wait for, but is a few
+ * instructions away from saying so in pg_last_wal_replay_lsn(), and on which
+ * timeline?
+ */
+static bool
+AppliedButNotPublished(const LsnTarget *target, XLogRecPtr wake_at)
+{
+	if (pg_atomic_read_u64(&tracker->replayed) >= wake_at)
+		return true;
+	return target->timeline != 0 &&
+		pg_atomic_read_u64(&tracker->look_again) > GetXLogReplayRecPtr(NULL);
+}
+
+/*
  * Wait in the queue.  Returns true once the target is replayed, false when
  * "timeout" ms (0: no limit) have passed since "start".  The caller takes us
  * out of the queue.
  */
 static bool
-SleepUntilReplayed(XLogRecPtr target, int64 timeout, instr_time start)
+SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 {
-	AddWaiter(target);
-
-	/*
-	 * The worker sleeps as long as nobody waits.  If it is to look at the
-	 * server's state on our behalf, it must know that somebody does.
-	 */
-	if (NeedsPolling())
-		WakeWorker();
-
 	for (;;)
 	{
+		XLogRecPtr	wake_at;
 		double		remaining = 0;
 		long		sleep_ms = -1;
 
@@ -194,7 +252,7 @@ SleepUntilReplayed(XLogRecPtr target, int64 timeout, instr_time start)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 
-		if (TargetReplayed(target))
+		if (TargetReached(target, &wake_at))
 			return true;
 
 		if (timeout > 0)
@@ -205,14 +263,25 @@ SleepUntilReplayed(XLogRecPtr target, int64 timeout, instr_time start)
 			sleep_ms = (long) Min(ceil(remaining), INT_MAX);
 		}
 
-		if (pg_atomic_read_u64(&tracker->replayed) >= target)
+		if (AppliedButNotPublished(target, wake_at))
 		{
-			/*
-			 * The record has been applied, and the startup process is a few
-			 * instructions away from saying so in pg_last_wal_replay_lsn().
-			 * It sets no latch then; let it run instead of sleeping.
-			 */
+			/* the startup process sets no latch then; let it run */
 			(void) sched_yield();
+			continue;
+		}
+
+		if (!InQueue(wake_at))
+		{
+			/* enter the queue and look again before going to sleep */
+			AddWaiter(target, wake_at);
+
+			/*
+			 * The worker sleeps as long as nobody waits.  If it is to look at
+			 * the server's state on our behalf, it must know that somebody
+			 * does.
+			 */
+			if (NeedsPolling())
+				WakeWorker();
 			continue;
 		}
 
@@ -225,18 +294,18 @@ SleepUntilReplayed(XLogRecPtr target, int64 timeout, instr_time start)
 }
 
 static void
-LogWait(XLogRecPtr target, const char *outcome, instr_time start)
+LogWait(const LsnTarget *target, const char *outcome, instr_time start)
 {
 	if (log_waits)
 		ereport(LOG,
-				(errmsg("wait for replay of " LSN_FORMAT " %s after %.3f ms",
-						LSN_FORMAT_ARGS(target), outcome, ElapsedMs(start))));
+				(errmsg("wait for replay of %s %s after %.3f ms",
+						TargetToText(target), outcome, ElapsedMs(start))));
 }
 
 /* What the way out by an error needs to know */
 typedef struct InterruptedWait
 {
-	XLogRecPtr	target;
+	const LsnTarget *target;
 	instr_time	start;
 } InterruptedWait;
 
@@ -253,27 +322,28 @@ AfterInterruptedWait(int code, Datum arg)
  * Wait until the server has replayed everything up to the target.
  *
  * Returns true when it has: every snapshot taken from now on contains it, and
- * pg_last_wal_replay_lsn() is at or past it.  Returns false when "timeout" ms
- * (0: no limit) have passed first.  Raises an error if recovery ends, or has
- * ended, before the target, and on cancel, termination and disconnect.
+ * pg_last_wal_replay_lsn() is at or past a target that is a position.  Returns
+ * false when "timeout" ms (0: no limit) have passed first.  Raises the errors
+ * of TargetReached(), and those of cancel, termination and disconnect.
  *
  * The caller should hold no snapshot: replay may have to wait for it.
  */
 bool
-WaitForReplay(XLogRecPtr target, int64 timeout)
+WaitForReplay(const LsnTarget *target, int64 timeout)
 {
 	InterruptedWait wait;
+	XLogRecPtr	wake_at;
 	bool		reached;
 
 	INSTR_TIME_SET_CURRENT(wait.start);
 	wait.target = target;
 
-	reached = TargetReplayed(target);
+	reached = TargetReached(target, &wake_at);
 	if (!reached)
 	{
 		PG_ENSURE_ERROR_CLEANUP(AfterInterruptedWait, PointerGetDatum(&wait));
 		{
-			reached = SleepUntilReplayed(target, timeout, wait.start);
+			reached = SleepUntilReached(target, timeout, wait.start);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(AfterInterruptedWait, PointerGetDatum(&wait));
 		RemoveWaiter();
@@ -285,7 +355,7 @@ WaitForReplay(XLogRecPtr target, int64 timeout)
 
 /* Why replay has not come further; a sentence for the user. */
 static const char *
-WhyBehind(void)
+WhyBehind(bool comparable)
 {
 	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED)
 		return "WAL replay is paused: resume it with pg_wal_replay_resume().";
@@ -293,6 +363,8 @@ WhyBehind(void)
 		return "Replay is delayed on purpose by recovery_min_apply_delay.";
 	if (!WalRcvRunning())
 		return "No WAL receiver is running: check primary_conninfo, the primary, and the server log.";
+	if (!comparable)
+		return "Another server has been promoted: see that this one follows it.";
 	return "Replay is behind the primary: try again, or allow a longer timeout.";
 }
 
@@ -300,16 +372,21 @@ WhyBehind(void)
  * Raise the error for a target that was not replayed within "timeout" ms.
  */
 void
-RaiseTimeout(XLogRecPtr target, int64 timeout)
+RaiseTimeout(const LsnTarget *target, int64 timeout)
 {
-	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
+	TimeLineID	timeline;
+	XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
+	bool		comparable = InHistory(target, timeline);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("timed out after %lld ms while waiting for replay of " LSN_FORMAT,
-					(long long) timeout, LSN_FORMAT_ARGS(target)),
+			 errmsg("timed out after %lld ms while waiting for replay of %s",
+					(long long) timeout, TargetToText(target)),
+			 comparable ?
 			 errdetail("Replay has reached " LSN_FORMAT ", %llu bytes to go.",
 					   LSN_FORMAT_ARGS(replayed),
-					   (unsigned long long) (target > replayed ? target - replayed : 0)),
-			 errhint("%s", WhyBehind())));
+					   (unsigned long long) (target->lsn > replayed ? target->lsn - replayed : 0)) :
+			 errdetail("Replay has reached " LSN_FORMAT " on timeline %u, whose history does not contain timeline %u.",
+					   LSN_FORMAT_ARGS(replayed), timeline, target->timeline),
+			 errhint("%s", WhyBehind(comparable))));
 }

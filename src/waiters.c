@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * waiters.c
- *		The queue: sessions that wait for replay, ordered by their target.
+ *		The queue: sessions that wait, ordered by when to wake them.
  *
  * A binary heap in shared memory, under tracker->lock (LW_EXCLUSIVE to change
  * it).  Adding, removing and taking the smallest cost O(log n) in the worst
@@ -22,6 +22,14 @@
  * again on its way out (RemoveWaiter): as long as anybody is due there is
  * somebody on the way to wake him, also while the worker is away.
  *
+ * A position alone does not tell everybody's turn.  Who waits for a token must
+ * judge again when the timeline changes, and who waits for a transaction when
+ * that one ends.  They are brought to the front of the queue then, due at
+ * once; if they still have to wait, they enter it again.  Those who wait for a
+ * transaction are found by its id in chains.  If the startup process can't get
+ * the lock to do so, it writes down that all such sessions are to look again
+ * (look_again), and the rule above applies.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -36,6 +44,9 @@
  * call, and the caller may be the startup process.
  */
 #define WAKE_BATCH 8
+
+/* Comes before every position, so that replay has always reached it. */
+#define AT_ONCE ((XLogRecPtr) 0)
 
 static LsnWaiter *
 MyWaiter(void)
@@ -52,9 +63,9 @@ PlaceAt(int index, LsnWaiter *waiter)
 }
 
 /*
- * Put a waiter where it belongs, beginning at a free place.  First towards the
- * root, past larger targets, then away from it, past smaller ones; at most one
- * of the two moves anything.
+ * Put a waiter where it belongs, beginning at its own or a free place.  First
+ * towards the root, past those to be woken later, then away from it, past those
+ * to be woken earlier; at most one of the two moves anything.
  */
 static void
 Sift(int index, LsnWaiter *waiter)
@@ -62,7 +73,7 @@ Sift(int index, LsnWaiter *waiter)
 	LsnWaiter **heap = tracker->heap;
 	int			child;
 
-	while (index > 0 && heap[(index - 1) / 2]->target > waiter->target)
+	while (index > 0 && heap[(index - 1) / 2]->wake_at > waiter->wake_at)
 	{
 		PlaceAt(index, heap[(index - 1) / 2]);
 		index = (index - 1) / 2;
@@ -70,9 +81,9 @@ Sift(int index, LsnWaiter *waiter)
 	while ((child = 2 * index + 1) < tracker->heap_size)
 	{
 		if (child + 1 < tracker->heap_size &&
-			heap[child + 1]->target < heap[child]->target)
+			heap[child + 1]->wake_at < heap[child]->wake_at)
 			child++;
-		if (heap[child]->target >= waiter->target)
+		if (heap[child]->wake_at >= waiter->wake_at)
 			break;
 		PlaceAt(index, heap[child]);
 		index = child;
@@ -80,7 +91,42 @@ Sift(int index, LsnWaiter *waiter)
 	PlaceAt(index, waiter);
 }
 
-/* Take a waiter out of the heap; the last one fills the gap. */
+static bool
+AwaitsXact(const LsnWaiter *waiter)
+{
+	return FullTransactionIdIsValid(waiter->target.xid);
+}
+
+/* Which chain has those who wait for this transaction */
+static volatile int *
+ChainOf(TransactionId xid)
+{
+	return &tracker->xid_chains[xid & (tracker->n_xid_chains - 1)];
+}
+
+/* Link a waiter for a transaction into its chain. */
+static void
+LinkXact(LsnWaiter *waiter)
+{
+	volatile int *chain = ChainOf(XidFromFullTransactionId(waiter->target.xid));
+
+	waiter->next_of_xid = *chain;
+	*chain = waiter - tracker->waiters;
+	pg_atomic_fetch_add_u32(&tracker->xact_waiters, 1);
+}
+
+static void
+UnlinkXact(LsnWaiter *waiter)
+{
+	volatile int *link = ChainOf(XidFromFullTransactionId(waiter->target.xid));
+
+	while (*link != waiter - tracker->waiters)
+		link = &tracker->waiters[*link].next_of_xid;
+	*link = waiter->next_of_xid;
+	pg_atomic_fetch_sub_u32(&tracker->xact_waiters, 1);
+}
+
+/* Take a waiter out of the queue; the heap's last one fills its gap. */
 static void
 TakeOut(LsnWaiter *waiter)
 {
@@ -90,13 +136,23 @@ TakeOut(LsnWaiter *waiter)
 	waiter->heap_index = NOT_QUEUED;
 	if (last != waiter)
 		Sift(gap, last);
+	if (AwaitsXact(waiter))
+		UnlinkXact(waiter);
 }
 
 static void
 PublishSmallestTarget(void)
 {
 	pg_atomic_write_u64(&tracker->smallest_target,
-						tracker->heap_size > 0 ? tracker->heap[0]->target : NOBODY_WAITS);
+						tracker->heap_size > 0 ? tracker->heap[0]->wake_at : NOBODY_WAITS);
+}
+
+/* Has it not been told yet to all whom it concerns that they look again? */
+static bool
+LookAgainPending(void)
+{
+	return pg_atomic_read_u64(&tracker->look_again) >
+		pg_atomic_read_u64(&tracker->looked_again);
 }
 
 static bool
@@ -104,8 +160,36 @@ SomebodyDue(void)
 {
 	XLogRecPtr	smallest = pg_atomic_read_u64(&tracker->smallest_target);
 
+	if (LookAgainPending())
+		return true;
 	return smallest != NOBODY_WAITS &&
 		smallest <= pg_atomic_read_u64(&tracker->replayed);
+}
+
+/*
+ * If all who wait for a token or a transaction are to look again, bring them to
+ * the front.  The caller holds the lock.
+ */
+static void
+HandleLookAgain(void)
+{
+	if (!LookAgainPending())
+		return;
+	pg_atomic_write_u64(&tracker->looked_again,
+						pg_atomic_read_u64(&tracker->look_again));
+
+	/* towards the root only: what comes there has been seen already */
+	for (int i = 0; i < tracker->heap_size; i++)
+	{
+		LsnWaiter  *waiter = tracker->heap[i];
+
+		if (waiter->target.timeline != 0 || AwaitsXact(waiter))
+		{
+			waiter->wake_at = AT_ONCE;
+			Sift(i, waiter);
+		}
+	}
+	PublishSmallestTarget();
 }
 
 /*
@@ -119,22 +203,28 @@ ReleaseQueue(void)
 }
 
 /*
- * Enter this session into the queue.  Its latch will be set once replay has
- * reached the target, or has ended.  The caller must look at the position
+ * Enter this session into the queue, or give it another place there.  Its
+ * latch will be set once replay has reached wake_at, or has ended; if it waits
+ * for a token or a transaction, also when something happened that could decide
+ * it.  It is no longer in the queue then.  The caller must look at the state
  * again before it sleeps, and must have arranged for RemoveWaiter() to be
  * called on every way out.
  */
 void
-AddWaiter(XLogRecPtr target)
+AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
 {
 	LsnWaiter  *me = MyWaiter();
 
 	LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
-	Assert(me->heap_index == NOT_QUEUED);
-	me->target = Min(target, LAST_TARGET);
+	if (me->heap_index != NOT_QUEUED)
+		TakeOut(me);
+	me->target = *target;
+	me->wake_at = Min(wake_at, LAST_TARGET);
 	me->pid = MyProcPid;
 	me->latch = MyLatch;
 	Sift(tracker->heap_size++, me);
+	if (AwaitsXact(me))
+		LinkXact(me);
 	PublishSmallestTarget();
 
 	/*
@@ -142,6 +232,18 @@ AddWaiter(XLogRecPtr target)
 	 * between writing our target and reading the position, as replay.c asks.
 	 */
 	ReleaseQueue();
+}
+
+/*
+ * Is this session in the queue, at that place?  Without the lock: if somebody
+ * takes us out just now, our latch is set behind it.
+ */
+bool
+InQueue(XLogRecPtr wake_at)
+{
+	LsnWaiter  *me = MyWaiter();
+
+	return me->heap_index != NOT_QUEUED && me->wake_at == Min(wake_at, LAST_TARGET);
 }
 
 /*
@@ -210,7 +312,9 @@ WakeDueWaiters(bool wait_for_lock)
 		else if (!LWLockConditionalAcquire(tracker->lock, LW_EXCLUSIVE))
 			return true;
 
-		while (n < WAKE_BATCH && SomebodyDue())
+		HandleLookAgain();
+		while (n < WAKE_BATCH && tracker->heap_size > 0 &&
+			   tracker->heap[0]->wake_at <= pg_atomic_read_u64(&tracker->replayed))
 		{
 			LsnWaiter  *waiter = tracker->heap[0];
 
@@ -243,6 +347,59 @@ WakeDueWaiters(bool wait_for_lock)
 	} while (n == 0);
 
 	return SomebodyDue();
+}
+
+/*
+ * Bring to the front whoever waits for one of these transactions.  The caller
+ * holds the lock.
+ */
+static void
+BringForward(TransactionId xid)
+{
+	for (int i = *ChainOf(xid); i != NOBODY; i = tracker->waiters[i].next_of_xid)
+	{
+		LsnWaiter  *waiter = &tracker->waiters[i];
+
+		if (XidFromFullTransactionId(waiter->target.xid) == xid)
+		{
+			waiter->wake_at = AT_ONCE;
+			Sift(waiter->heap_index, waiter);
+		}
+	}
+}
+
+/*
+ * Startup process: a transaction and its subtransactions have ended with the
+ * record that ends at record_end, and that has been published.  Wake whoever
+ * waits for one of them.  Returns true if somebody is still due.  As WakeDueWaiters(),
+ * it never waits, raises no error and allocates nothing; a transaction for
+ * which nobody waits costs a look at its chain.
+ */
+bool
+WakeXactWaiters(TransactionId xid, int nsubxids, const TransactionId *subxids,
+				XLogRecPtr record_end)
+{
+	bool		found = *ChainOf(xid) != NOBODY;
+
+	for (int i = 0; i < nsubxids && !found; i++)
+		found = *ChainOf(subxids[i]) != NOBODY;
+	if (!found)
+		return false;
+
+	if (LWLockConditionalAcquire(tracker->lock, LW_EXCLUSIVE))
+	{
+		BringForward(xid);
+		for (int i = 0; i < nsubxids; i++)
+			BringForward(subxids[i]);
+		PublishSmallestTarget();
+		LWLockRelease(tracker->lock);
+	}
+	else
+	{
+		/* as for a change of timeline: whoever holds the lock tells them all */
+		pg_atomic_write_u64(&tracker->look_again, record_end);
+	}
+	return WakeDueWaiters(false);
 }
 
 /*

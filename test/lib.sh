@@ -176,8 +176,16 @@ start_server() {
 on_primary() { psql -h "$SOCKETS" -p "$PRIMARY_PORT" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 -c "$1"; }
 on_standby() { psql -h "$SOCKETS" -p "$STANDBY_PORT" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 -c "$1"; }
 
-# Compile a client program that uses libpq.  Arguments: source, result.
+# How client programs that use libpq are compiled, and linked.
+client_cc() {
+	say "gcc -O2 -Wall -Wextra -Werror -I$("$PG_CONFIG" --includedir)"
+}
+client_libs() {
+	say "-L$("$PG_CONFIG" --libdir) -Wl,-rpath,$("$PG_CONFIG" --libdir) -lpq -lm"
+}
+
+# Compile one.  Arguments: source, result.
 compile_client() {
-	gcc -O2 -Wall -Wextra -Werror -I"$("$PG_CONFIG" --includedir)" -o "$2" "$1" \
-		-L"$("$PG_CONFIG" --libdir)" -Wl,-rpath,"$("$PG_CONFIG" --libdir)" -lpq -lm
+	# shellcheck disable=SC2046
+	$(client_cc) -o "$2" "$1" $(client_libs)
 }

@@ -88,10 +88,7 @@ SQL
 	is(finish_wait($reader), '1|1', "$mode: the rest of the statement sees the write");
 
 	# Replay paused: time-outs.
-	$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-	$standby->poll_query_until('postgres',
-		"SELECT pg_get_wal_replay_pause_state() = 'paused'")
-	  or die 'replay was not paused';
+	pause($standby);
 	my $replayed = $standby->safe_psql('postgres', 'SELECT pg_last_wal_replay_lsn()');
 	$target = write_wal($primary);
 	my $start = time;
@@ -125,7 +122,7 @@ SQL
 	is($reader->query('SELECT lsn_await_notification(10)'), 'f', "$mode: await times out");
 	start_wait($reader, 'SELECT lsn_await_notification()');
 	await_waiters($standby, 1);
-	$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+	resume($standby);
 	is(finish_wait($reader), 't', "$mode: the request outlived it and is answered");
 	$reader->query("SELECT lsn_request_notification('FFFFFFFF/FFFFFFFF')");
 	$reader->query("SELECT lsn_request_notification('$target')");

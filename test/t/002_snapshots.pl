@@ -27,14 +27,6 @@ sub conflicts
 		'SELECT sum(confl_snapshot) FROM pg_stat_database_conflicts');
 }
 
-sub pause
-{
-	$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-	$standby->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'")
-	  or die 'replay was not paused';
-	return;
-}
-
 $primary->safe_psql('postgres',
 	'CREATE TABLE v AS SELECT generate_series(1, 1000) AS i');
 catch_up($primary, $standby);
@@ -57,7 +49,7 @@ foreach my $how (sort keys %calls)
 {
 	my ($begin, $call, $end) = @{ $calls{$how} };
 
-	pause();
+	pause($standby);
 	my $target = write_clean_up();
 	s/TARGET/$target/g foreach ($begin, $call);
 	$session->query($begin) if $begin;
@@ -66,7 +58,7 @@ foreach my $how (sort keys %calls)
 	is( $standby->safe_psql('postgres',
 			"SELECT backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE pid = $pid"),
 		't', "$how: backend_xmin of the waiting session is NULL");
-	$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+	resume($standby);
 	is((finish_wait($session))[0], 't', "$how: true, past the clean-up record");
 	$session->query($end) if $end;
 }
@@ -74,13 +66,13 @@ is(conflicts(), '0', 'nothing was cancelled');
 
 # What that is worth: with a snapshot held, the same wait gets nowhere until its
 # time is up, since replay waits for the waiter.
-pause();
+pause($standby);
 my $target = write_clean_up();
 start_wait($session,
 	"BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lsn_tracker.allow_held_snapshot = on; SELECT lsn_wait('$target', 1000); COMMIT"
 );
 await_waiters($standby, 1);
-$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+resume($standby);
 is((finish_wait($session))[0], 'f', 'allow_held_snapshot: the wait holds up replay');
 is($session->query("SELECT lsn_wait('$target')"), 't', 'and replay goes on once the snapshot is gone');
 

@@ -39,7 +39,7 @@ $standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
 	'INSERT INTO t VALUES (1); SELECT pg_switch_wal(); SELECT pg_current_wal_insert_lsn()') =~ /(\S+)\z/;
 start_wait($begun, "SELECT lsn_wait('$target', 0)");
 await_waiters($standby, 1);
-$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+resume($standby);
 is(finish_wait($begun), 't', 'a wait that began before the switch was replayed');
 
 # Every record that ends exactly at a page boundary: fill pages with messages

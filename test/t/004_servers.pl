@@ -10,15 +10,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
-sub pause
-{
-	my ($node) = @_;
-	$node->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-	$node->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'")
-	  or die 'replay was not paused';
-	return;
-}
-
 # A test that dies must not leave a stopped postmaster behind.  This runs before
 # the end block that stops the servers.
 my $postmaster;
@@ -54,7 +45,7 @@ foreach my $mode (qw(redo poll))
 	$target = write_wal($primary);
 	start_wait($waiter, "SELECT lsn_wait('$target', 0)");
 	await_waiters($cascaded, 1);
-	$cascaded->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+	resume($cascaded);
 	is(finish_wait($waiter), 't', "$mode: replay paused and resumed");
 
 	# WAL receiver stopped and restarted

@@ -55,9 +55,7 @@ SQL
 			"$order: $protocol protocol");
 
 		# and a wait that sleeps, past a clean-up record
-		$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-		$standby->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'")
-		  or die 'replay was not paused';
+		pause($standby);
 		$primary->safe_psql('postgres', 'UPDATE v SET i = i + 1');
 		$primary->safe_psql('postgres', 'VACUUM v');
 		my $target = write_wal($primary);
@@ -70,7 +68,7 @@ SQL
 				'SELECT count(*) FROM pg_stat_activity a, lsn_waiters() w WHERE a.pid = w.pid AND backend_xmin IS NULL'),
 			'10',
 			"$order: $protocol protocol, waiters hold no snapshot");
-		$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+		resume($standby);
 		ok($sleeping->finish, "$order: $protocol protocol, woken") or diag($err);
 	}
 

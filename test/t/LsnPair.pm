@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_primary add_standby new_pair insert_lsn write_wal catch_up future_lsn reach
+our @EXPORT = qw(new_primary add_standby new_pair insert_lsn write_wal write_token catch_up cut_off follow pause resume sqlstate compile future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid session);
 
 # Start a primary with the extension.  Further arguments: configuration lines.
@@ -73,6 +73,74 @@ sub write_wal
 	my ($node) = @_;
 	return $node->safe_psql('postgres',
 		'INSERT INTO t VALUES (1); SELECT pg_current_wal_insert_lsn()');
+}
+
+# Commit something; returns the commit's token.
+sub write_token
+{
+	my ($node) = @_;
+	return $node->safe_psql('postgres',
+		"INSERT INTO t VALUES (1);\nSELECT lsn_last_commit()");
+}
+
+# Take a standby's WAL source away; returns once it has gone.
+sub cut_off
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres', "ALTER SYSTEM SET primary_conninfo = ''");
+	$node->reload;
+	$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_wal_receiver')
+	  or die 'the WAL receiver did not stop';
+	return;
+}
+
+# Have a standby stream from another server from now on.
+sub follow
+{
+	my ($node, $upstream) = @_;
+	my $conninfo = $upstream->connstr;
+
+	$conninfo =~ s/'/''/g;
+	$node->safe_psql('postgres', "ALTER SYSTEM SET primary_conninfo = '$conninfo'");
+	$node->reload;
+	return;
+}
+
+# Pause and resume replay.
+sub pause
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
+	$node->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'")
+	  or die 'replay was not paused';
+	return;
+}
+
+sub resume
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+	return;
+}
+
+# Compile a C client that uses libpq; returns the program.
+sub compile
+{
+	my ($source) = @_;
+	my $program = PostgreSQL::Test::Utils::tempdir() . '/client';
+	my $log = `$ENV{CLIENT_CC} -o '$program' '$source' $ENV{CLIENT_LIBS} 2>&1`;
+
+	die "could not compile $source: $log" if $?;
+	return $program;
+}
+
+# Run SQL that fails; returns its SQLSTATE and message, '' if it did not fail.
+sub sqlstate
+{
+	my ($node, $sql) = @_;
+	my ($ret, $out, $err) =
+	  $node->psql('postgres', "\\set VERBOSITY verbose\n$sql", on_error_stop => 0);
+	return $err =~ /(?:ERROR|FATAL):  (\w{5}: .*)/ ? $1 : '';
 }
 
 # Wait, without the extension, until the standby has replayed everything.  By a

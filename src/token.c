@@ -1,0 +1,217 @@
+/*-------------------------------------------------------------------------
+ *
+ * token.c
+ *		Reading, writing and judging tokens: positions that know their timeline.
+ *
+ * Runs in the waiting session, without any lock.
+ *
+ * A token is LSN@timeline, where the timeline is the one that the primary
+ * wrote on.  A failover starts a new timeline, at the point up to which the
+ * promoted standby had replayed the old one.  What the old primary wrote
+ * behind that point is lost, although the new primary's WAL soon has other
+ * records at the same LSN: a plain LSN cannot tell the two from one another.
+ *
+ * The history of a server's timeline (its ancestors, and where each was left)
+ * stands in a file in pg_wal that the server writes when it is promoted and
+ * fetches before it follows a promotion.  A timeline's history never changes,
+ * so each session reads the file once for each timeline that it meets, and
+ * needs nothing shared for it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "access/timeline.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "nodes/pg_list.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "lsn_tracker.h"
+
+/*
+ * The target that a plain LSN stands for.
+ *
+ * A record that ends exactly at a page boundary is given by the insert
+ * position (pg_current_wal_insert_lsn()) as ending behind the next page's
+ * header, while replay says that it ends at the boundary.  No record can end
+ * exactly behind a header, so such a target can only mean the boundary.
+ */
+LsnTarget
+LsnToTarget(XLogRecPtr lsn)
+{
+	LsnTarget	target = {0};
+
+	if (XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
+		lsn -= SizeOfXLogLongPHD;
+	else if (lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		lsn -= SizeOfXLogShortPHD;
+
+	target.lsn = target.replay_to = lsn;
+	return target;
+}
+
+/*
+ * The target that a transaction's id stands for.  Raises 22023 if no
+ * transaction can have it.
+ */
+LsnTarget
+XactToTarget(FullTransactionId xid)
+{
+	LsnTarget	target = {0};
+
+	if (!FullTransactionIdIsValid(xid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no transaction has the id " UINT64_FORMAT,
+						U64FromFullTransactionId(xid)),
+				 errhint("Give the answer of pg_current_xact_id(), asked for in the writing transaction.")));
+
+	target.xid = xid;
+	return target;
+}
+
+static void pg_attribute_noreturn()
+RaiseMalformed(const char *token)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+			 errmsg("invalid input syntax for a position or token: \"%s\"", token),
+			 errhint("A position looks like \"0/301DC08\", a token like \"0/301DC08@1\": the position and, in decimal, its timeline.")));
+}
+
+/*
+ * The target that a token, or an LSN as text, stands for.  Raises 22P02 if it
+ * is neither, and 22023 if its timeline is not one.
+ */
+LsnTarget
+TokenToTarget(const char *token)
+{
+	const char *at = strchr(token, '@');
+	uint64		timeline = 0;
+	XLogRecPtr	lsn;
+	LsnTarget	target;
+
+	if (!ReadLsn(at ? pnstrdup(token, at - token) : token, &lsn))
+		RaiseMalformed(token);
+	target = LsnToTarget(lsn);
+	if (at == NULL)
+		return target;
+
+	/* not strtoul(), which takes blanks, signs and other bases */
+	if (at[1] == '\0')
+		RaiseMalformed(token);
+	for (const char *digit = at + 1; *digit; digit++)
+	{
+		if (!isdigit((unsigned char) *digit))
+			RaiseMalformed(token);
+		if (timeline <= PG_UINT32_MAX)
+			timeline = timeline * 10 + (*digit - '0');
+	}
+	if (timeline == 0 || timeline > PG_UINT32_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeline out of range in token \"%s\"", token),
+				 errhint("Timelines are numbered from 1 to 4294967295.")));
+	target.timeline = (TimeLineID) timeline;
+	return target;
+}
+
+/*
+ * A target as the user would write it, for messages; palloc'd.
+ */
+char *
+TargetToText(const LsnTarget *target)
+{
+	if (FullTransactionIdIsValid(target->xid))
+		return psprintf("transaction " UINT64_FORMAT, U64FromFullTransactionId(target->xid));
+	if (target->timeline != 0)
+		return psprintf(LSN_FORMAT "@%u", LSN_FORMAT_ARGS(target->lsn), target->timeline);
+	return psprintf(LSN_FORMAT, LSN_FORMAT_ARGS(target->lsn));
+}
+
+/*
+ * Raise the error for a token whose write is not part of this server's
+ * history and never will be: the server is on timeline "current", and left the
+ * token's at "left_at" (InvalidXLogRecPtr: it never was on it).
+ */
+void
+RaiseLost(const LsnTarget *target, TimeLineID current, XLogRecPtr left_at)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+			 errmsg("the write at %s has been lost in a failover", TargetToText(target)),
+			 XLogRecPtrIsInvalid(left_at) ?
+			 errdetail("This server is on timeline %u, whose history does not contain timeline %u.",
+					   current, target->timeline) :
+			 errdetail("This server's history left timeline %u at " LSN_FORMAT ".",
+					   target->timeline, LSN_FORMAT_ARGS(left_at)),
+			 errhint("Repeat the write on the current primary.")));
+}
+
+/*
+ * The history of a timeline, newest first.  Raises an error if the file cannot
+ * be read.
+ */
+static List *
+HistoryOf(TimeLineID timeline)
+{
+	static MemoryContext context = NULL;
+	static TimeLineID cached_timeline = 0;
+	static List *history = NIL;
+	MemoryContext caller;
+
+	if (cached_timeline == timeline)
+		return history;
+
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "lsn_tracker timeline history",
+										ALLOCSET_SMALL_SIZES);
+
+	/* first forgotten, then read: an error leaves nothing half there */
+	cached_timeline = 0;
+	MemoryContextReset(context);
+	caller = MemoryContextSwitchTo(context);
+	history = readTimeLineHistory(timeline);
+	MemoryContextSwitchTo(caller);
+	cached_timeline = timeline;
+	return history;
+}
+
+/*
+ * On a server that is on timeline "current": is the target's position part of
+ * its history?  Then it is enough to compare positions.  Returns false if that
+ * is not known yet: a server that has not followed a promotion does not know
+ * the timelines behind it.  Raises 40000 if it never will be.
+ */
+bool
+InHistory(const LsnTarget *target, TimeLineID current)
+{
+	List	   *history;
+	XLogRecPtr	left_at;
+
+	if (target->timeline == 0 || target->timeline == current)
+		return true;
+
+	history = HistoryOf(current);
+	if (!tliInHistory(target->timeline, history))
+	{
+		/*
+		 * Each promotion gets a larger number than all timelines known to the
+		 * promoted server, so a smaller one that is no ancestor cannot become
+		 * one.  Unless the history file is missing: then the server takes it
+		 * that there are no ancestors, and we don't know.
+		 */
+		if (target->timeline < current && list_length(history) > 1)
+			RaiseLost(target, current, InvalidXLogRecPtr);
+		return false;
+	}
+
+	left_at = tliSwitchPoint(target->timeline, history, NULL);
+	if (target->lsn > left_at)
+		RaiseLost(target, current, left_at);
+	return true;
+}

@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.c
+ *		Runs SQL from stdin, one query string a line, and prints for each what
+ *		the client knows afterwards: the last value returned, the SQLSTATE if it
+ *		failed, and the last reported lsn_tracker.last_commit.
+ *
+ * "pipeline: A ;; B" sends A and B in pipeline mode with one sync.  COPY FROM
+ * STDIN gets one row, "1".
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "../client.h"
+
+static char value[1024];
+static char sqlstate[6];
+
+static void
+take_results(PGconn *conn, int pipelined)
+{
+	PGresult   *res;
+	int			ended = 0;
+
+	while (!ended)
+	{
+		res = PQgetResult(conn);
+		if (res == NULL)
+		{
+			/* between the statements of a pipeline; the end of anything else */
+			ended = !pipelined;
+			continue;
+		}
+		switch (PQresultStatus(res))
+		{
+			case PGRES_TUPLES_OK:
+				snprintf(value, sizeof(value), "%s", PQntuples(res) > 0 ? PQgetvalue(res, 0, 0) : "");
+				break;
+			case PGRES_COPY_IN:
+				if (PQputCopyData(conn, "1\n", 2) != 1 || PQputCopyEnd(conn, NULL) != 1)
+					die("COPY failed: %s", PQerrorMessage(conn));
+				break;
+			case PGRES_PIPELINE_SYNC:
+				ended = 1;
+				break;
+			case PGRES_FATAL_ERROR:
+				snprintf(sqlstate, sizeof(sqlstate), "%s", PQresultErrorField(res, PG_DIAG_SQLSTATE));
+				break;
+			case PGRES_COMMAND_OK:
+			case PGRES_PIPELINE_ABORTED:
+				break;
+			default:
+				die("unexpected answer: %s", PQresStatus(PQresultStatus(res)));
+		}
+		PQclear(res);
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	static const char pipeline[] = "pipeline: ";
+	PGconn	   *conn;
+	char		line[8192];
+
+	if (argc != 2)
+		die("usage: report CONNINFO <sql\n");
+	conn = connect_to(argv[1]);
+
+	while (fgets(line, sizeof(line), stdin) != NULL)
+	{
+		int			pipelined = strncmp(line, pipeline, strlen(pipeline)) == 0;
+		char	   *sql = line + (pipelined ? strlen(pipeline) : 0);
+		const char *report;
+
+		line[strcspn(line, "\n")] = '\0';
+		value[0] = sqlstate[0] = '\0';
+		if (pipelined && !PQenterPipelineMode(conn))
+			die("no pipeline: %s", PQerrorMessage(conn));
+		while (pipelined && sql)
+		{
+			char	   *next = strstr(sql, " ;; ");
+
+			if (next)
+				*next = '\0';
+			if (!PQsendQueryParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0))
+				die("could not send: %s", PQerrorMessage(conn));
+			sql = next ? next + strlen(" ;; ") : NULL;
+		}
+		if (pipelined ? !PQpipelineSync(conn) : !PQsendQuery(conn, sql))
+			die("could not send: %s", PQerrorMessage(conn));
+		take_results(conn, pipelined);
+		if (pipelined && !PQexitPipelineMode(conn))
+			die("still in the pipeline: %s", PQerrorMessage(conn));
+
+		report = PQparameterStatus(conn, "lsn_tracker.last_commit");
+		printf("%s|%s|%s\n", value, sqlstate, report ? report : "(none)");
+	}
+	PQfinish(conn);
+	return 0;
+}

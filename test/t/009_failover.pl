@@ -1,0 +1,162 @@
+# Tokens across failovers.  A is the primary of B and C; B is promoted while A
+# has commits that B never got; C follows B, and is promoted in turn.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use File::Copy;
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+# the LSN of a token
+sub lsn_of { my ($token) = @_; return $token =~ s/@.*//r; }
+
+# So many sessions that wait for the same; returns how to end it.
+sub crowd
+{
+	my ($node, $n, $sql) = @_;
+	my $script = $node->basedir . '/crowd.sql';
+	my %crowd = (out => '', err => '');
+
+	open my $file, '>', $script or die $!;
+	print $file "$sql;\n";
+	close $file;
+	$crowd{run} = IPC::Run::start(
+		[ 'pgbench', '-n', '-c', $n, '-t', 1, '-h', $node->host, '-p', $node->port, '-f', $script, 'postgres' ],
+		'>', \$crowd{out}, '2>', \$crowd{err});
+	return \%crowd;
+}
+
+foreach my $mode (qw(redo poll))
+{
+	my $a = new_primary("${mode}_a", "lsn_tracker.wakeup = $mode");
+	my $b = add_standby($a, "${mode}_b");
+	my $c = add_standby($a, "${mode}_c");
+
+	# one that will be promoted on its own, much later
+	$a->backup('d');
+
+	my $kept = write_token($a);
+	like($kept, qr{^[0-9A-F]+/[0-9A-F]+\@1$}, "$mode: a token of timeline 1");
+	foreach my $node ($b, $c)
+	{
+		is($node->safe_psql('postgres', "SELECT lsn_wait('$kept', 0)"), 't', "$mode: a token is waited for");
+		catch_up($a, $node);
+	}
+
+	# B and C miss what A writes now.
+	cut_off($_) foreach $b, $c;
+	my $lost = write_token($a);
+
+	my %wait = (
+		c_lost => start_wait(session($c), "SELECT lsn_wait('$lost', 0)"),
+		c_plain => start_wait(session($c), "SELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn, 0)"),
+		b_lost => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_wait('$lost', 0)"),
+		b_plain => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn, 0)"),
+		b_min => start_wait(session($b), "\\set VERBOSITY verbose\nSET lsn_tracker.default_timeout = 0;\nSET lsn_tracker.min_lsn = '$lost'"));
+	await_waiters($b, 3);
+	is( $b->safe_psql('postgres', 'SELECT DISTINCT timeline FROM lsn_waiters() ORDER BY 1'),
+		"1\n", "$mode: the queue shows tokens' timelines");
+
+	$a->stop('immediate');
+	$b->promote;
+
+	my ($out, $err) = finish_wait($wait{b_lost});
+	like($err, qr/40000: the write at \Q$lost\E has been lost in a failover/, "$mode: lost by the promotion of this server in mid-wait");
+	($out, $err) = finish_wait($wait{b_plain});
+	like($err, qr/55000: recovery ended before/, "$mode: a plain LSN only knows that recovery ended");
+	($out, $err) = finish_wait($wait{b_min});
+	like($err, qr/40000: the write at \Q$lost\E has been lost/, "$mode: SET min_lsn as well");
+
+	# On the new primary
+	my $new = write_token($b);
+	reach($b, lsn_of($lost));
+	my $later = write_token($b);
+	like($new, qr/\@2$/, "$mode: a token of timeline 2");
+	is($b->safe_psql('postgres', "SELECT lsn_wait('$kept'), lsn_replicated('$kept'), lsn_wait('$new')"),
+		't|t|t', "$mode: what survived is on the new primary");
+	foreach my $sql ("SELECT lsn_wait('$lost')", "SELECT lsn_require('$lost')", "SELECT lsn_replicated('$lost')",
+		"SELECT lsn_request_notification('$lost')", "SET lsn_tracker.min_lsn = '$lost'")
+	{
+		like(sqlstate($b, $sql), qr/^40000: the write at \Q$lost\E has been lost in a failover/, "$mode: $sql on the new primary");
+	}
+	is($b->safe_psql('postgres', "SELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn), lsn_wait('${\lsn_of($lost)}')"),
+		't|t', "$mode: the wrong yes: without its timeline the lost write's LSN is answered with true");
+	like(sqlstate($b, "SELECT lsn_wait('0/1\@3')"), qr/^22023: target 0\/0*1\@3 is of a timeline that this server does not know/,
+		"$mode: a primary does not know later timelines");
+
+	# C has not followed yet: it knows timeline 1 only.
+	is($c->safe_psql('postgres', "SELECT lsn_wait('$new', 50), lsn_replicated('$new'), lsn_replicated('0/1\@2')"),
+		'f|f|f', "$mode: not known yet: no yes, however small the LSN");
+	like(sqlstate($c, "SELECT lsn_require('$new', 50)"), qr/^57014: timed out after 50 ms while waiting for replay of \Q$new/,
+		"$mode: not known yet: a time-out says so");
+	my (undef, undef, $stderr) = $c->psql('postgres', "SELECT lsn_require('0/1\@2', 50)");
+	like($stderr, qr/on timeline 1, whose history does not contain timeline 2/, "$mode: and why");
+	is($c->safe_psql('postgres', "SELECT lsn_wait('$kept', 50), lsn_replicated('$lost')"), 't|f', "$mode: on the old timeline");
+	$wait{c_new} = start_wait(session($c), "SELECT lsn_wait('$new', 0)");
+	$wait{c_small} = start_wait(session($c), "SELECT lsn_wait('0/1\@2', 0)");
+	$wait{c_watch} = start_wait(session($c), "SELECT lsn_watch('$new', 0) > '${\lsn_of($new)}'::pg_lsn");
+	my $many = crowd($c, 30, "SELECT lsn_wait('$new', 0)");
+	await_waiters($c, 35);
+	# in redo mode the worker is not needed for any of this
+	my $worker = worker_pid($c);
+	kill 'STOP', $worker if $mode eq 'redo';
+
+	follow($c, $b);
+	($out, $err) = finish_wait($wait{c_new});
+	is("$out$err", 't', "$mode: a wait for a token of timeline 2, begun on timeline 1");
+	($out, $err) = finish_wait($wait{c_small});
+	is("$out$err", 't', "$mode: likewise if only the timeline was missing");
+	($out, $err) = finish_wait($wait{c_watch});
+	is("$out$err", 't', "$mode: likewise lsn_watch");
+	($out, $err) = finish_wait($wait{c_lost});
+	like($err, qr/the write at \Q$lost\E has been lost in a failover.*history left timeline 1 at/s,
+		"$mode: a wait for a lost token, begun before the switch");
+	($out, $err) = finish_wait($wait{c_plain});
+	is("$out$err", 't', "$mode: the wrong yes again, of a plain LSN");
+	ok($many->{run}->finish, "$mode: so is a crowd") or diag($many->{err});
+	kill 'CONT', $worker if $mode eq 'redo';
+
+	is($c->safe_psql('postgres', "SELECT lsn_wait('$kept', 0), lsn_wait('$later', 0), lsn_wait('$new', 0)"),
+		't|t|t', "$mode: what survived is on the standby that follows");
+	like(sqlstate($c, "SELECT lsn_wait('$lost', 0)"), qr/^40000: the write at \Q$lost/, "$mode: what did not is lost there");
+	like(sqlstate($c, "SELECT lsn_replicated('$lost')"), qr/^40000/, "$mode: lsn_replicated says it, too");
+	await_waiters($c, 0);
+
+	# Once more: C takes over from B.
+	catch_up($b, $c);
+	$b->stop;
+	$c->promote;
+	my $third = write_token($c);
+	like($third, qr/\@3$/, "$mode: a token of timeline 3");
+	is($c->safe_psql('postgres', "SELECT lsn_wait('$kept'), lsn_wait('$later'), lsn_wait('$third')"),
+		't|t|t', "$mode: tokens of two timelines ago");
+	like(sqlstate($c, "SELECT lsn_wait('$lost')"), qr/^40000/, "$mode: and what was lost then");
+
+	# The old primary comes back by itself: a token of timeline 2 is not its own.
+	$a->start;
+	is($a->safe_psql('postgres', "SELECT lsn_wait('$lost')"), 't', "$mode: the old primary has what the others lost");
+	like(sqlstate($a, "SELECT lsn_wait('$new')"), qr/^22023: target \Q$new\E is of a timeline that this server does not know/,
+		"$mode: but nothing of timeline 2");
+
+	# A server beside that line: it knows that 2 is taken, but never was on it.
+	my $d = PostgreSQL::Test::Cluster->new("${mode}_d");
+	$d->init_from_backup($a, 'd', has_streaming => 1);
+	copy($c->data_dir . '/pg_wal/00000002.history', $d->data_dir . '/pg_wal/00000002.history') or die $!;
+	chown((stat $d->data_dir)[ 4, 5 ], $d->data_dir . '/pg_wal/00000002.history');
+	$d->append_conf('postgresql.conf', "primary_conninfo = ''");
+	$d->start;
+	$d->promote;
+	my $beside = write_token($d);
+	like($beside, qr/\@3$/, "$mode: another timeline 3, from timeline 1");
+	like(sqlstate($d, "SELECT lsn_wait('$new')"), qr/^40000: the write at \Q$new\E has been lost/,
+		"$mode: a timeline that can no longer become an ancestor");
+
+	$_->quit foreach values %wait;
+	$_->stop foreach $a, $c, $d;
+}
+
+done_testing();

@@ -46,6 +46,7 @@ take_results(PGconn *conn, int pipelined)
 				snprintf(sqlstate, sizeof(sqlstate), "%s", PQresultErrorField(res, PG_DIAG_SQLSTATE));
 				break;
 			case PGRES_COMMAND_OK:
+			case PGRES_EMPTY_QUERY:
 			case PGRES_PIPELINE_ABORTED:
 				break;
 			default:

@@ -30,7 +30,11 @@ BEGIN
 EXCEPTION WHEN division_by_zero THEN
 	INSERT INTO t VALUES (2);
 END $$;
+CREATE TABLE page (filler text);
+INSERT INTO page VALUES (repeat('x', 1500));
 SQL
+# so that no look into the catalogs finds anything to prune, which is WAL, too
+$primary->safe_psql('postgres', 'VACUUM');
 
 # Run query strings in one session; returns for each the last value, the
 # SQLSTATE and what has been reported to the client.
@@ -50,14 +54,14 @@ sub reports
 my @cases = (
 	[ 'autocommit', 'new', 'INSERT INTO t VALUES (1)' ],
 	[ 'a read-only transaction', 'same', 'SELECT 1' ],
-	[ 'explicit transaction: BEGIN', 'same', 'BEGIN' ],
-	[ 'explicit transaction: its write', 'same', 'INSERT INTO t VALUES (1)' ],
-	[ 'explicit transaction: COMMIT', 'new', 'COMMIT' ],
+	[ 'explicit transaction', 'new', 'BEGIN', 'INSERT INTO t VALUES (1)', 'COMMIT' ],
 	[ 'ROLLBACK', 'same', 'BEGIN', 'INSERT INTO t VALUES (1)', 'ROLLBACK' ],
 	[ 'an error', 'same', 'INSERT INTO t VALUES (1/(SELECT 0))' ],
 	[ 'an error in a transaction, COMMIT', 'same', 'BEGIN', 'INSERT INTO t VALUES (1)', 'SELECT 1/0', 'COMMIT' ],
 	[ 'an error at the commit', 'same', 'INSERT INTO deferred VALUES (1)' ],
 	[ 'an empty transaction', 'same', 'BEGIN', 'COMMIT' ],
+	[ 'SET', 'same', 'SET work_mem = 1000' ],
+	[ 'DISCARD ALL', 'same', 'DISCARD ALL' ],
 	[ 'an empty query string', 'same', '' ],
 	[ 'several statements in one string', 'new', 'INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); SELECT 3' ],
 	[ 'several, the last one fails', 'same', 'INSERT INTO t VALUES (1); SELECT 1/0' ],
@@ -74,12 +78,10 @@ my @cases = (
 	[ 'a savepoint that was all', 'new', 'BEGIN', 'SAVEPOINT a', 'INSERT INTO t VALUES (1)', 'RELEASE a', 'COMMIT' ],
 	[ 'a caught exception', 'new', 'SELECT catches()' ],
 	[ 'COPY', 'new', 'COPY t FROM STDIN' ],
-	[ 'CREATE TABLE AS', 'new', 'CREATE TABLE as_table AS SELECT 1' ],
-	[ 'DROP', 'new', 'DROP TABLE as_table' ],
 	[ 'PREPARE TRANSACTION', 'same', 'BEGIN', 'INSERT INTO t VALUES (1)', q{PREPARE TRANSACTION 'p'} ],
 	[ 'COMMIT PREPARED', 'new', q{COMMIT PREPARED 'p'} ],
-	[ 'COMMIT AND CHAIN', 'new', 'BEGIN', 'INSERT INTO t VALUES (1)', 'COMMIT AND CHAIN' ],
-	[ 'the chained transaction rolled back', 'same', 'INSERT INTO t VALUES (1)', 'ROLLBACK' ],
+	[ 'COMMIT AND CHAIN, the chained one rolled back', 'new', 'BEGIN', 'INSERT INTO t VALUES (1)', 'COMMIT AND CHAIN', 'INSERT INTO t VALUES (1)', 'ROLLBACK' ],
+	[ 'nothing committed but the chain', 'same', 'BEGIN', 'COMMIT AND CHAIN', 'INSERT INTO t VALUES (1)', 'ROLLBACK' ],
 	[ 'the chained transaction committed', 'new', 'BEGIN', 'COMMIT AND CHAIN', 'INSERT INTO t VALUES (1)', 'COMMIT' ],
 	[ 'a procedure that commits inside', 'new', 'CALL commits_inside()' ],
 	[ 'DO that commits inside and fails then', 'new', 'DO $$ BEGIN INSERT INTO t VALUES (1); COMMIT; RAISE division_by_zero; END $$' ],
@@ -92,16 +94,18 @@ my @cases = (
 	[ 'LISTEN', 'same', 'LISTEN n' ],
 	[ 'pg_notify', 'new', q{SELECT pg_notify('n', 'x')} ],
 	[ 'VACUUM', 'new', 'VACUUM t' ],
+	[ 'a page full of old row versions', 'new', (q{UPDATE page SET filler = repeat('y', 1500)}) x 4 ],
+	[ 'READ ONLY transaction that prunes it', 'same', 'BEGIN READ ONLY', 'SELECT count(*) FROM page', 'COMMIT' ],
+	[ 'CREATE TABLE AS', 'new', 'CREATE TABLE as_table AS SELECT 1' ],
+	[ 'DROP', 'new', 'DROP TABLE as_table' ],
 	[ 'temporary table', 'new', 'CREATE TEMP TABLE temp (i int) ON COMMIT DELETE ROWS' ],
-	[ 'SET', 'same', 'SET work_mem = 1000' ],
-	[ 'DISCARD ALL', 'same', 'DISCARD ALL' ],
 	[ 'the reporting switched off', 'off', 'SET lsn_tracker.report_commits = off' ],
 	[ 'commit while off', 'off new', 'INSERT INTO t VALUES (1)' ],
 	[ 'switched on again', 'off', 'SET lsn_tracker.report_commits = on' ],
 	[ 'the next commit', 'new', 'INSERT INTO t VALUES (1)' ]);
 
 # Before and after each case: what the function says, and the insert position.
-my @probe = ('SELECT lsn_last_commit()', 'SELECT pg_current_wal_insert_lsn()');
+my @probe = map { "BEGIN READ ONLY; SELECT $_; COMMIT" } qw(lsn_last_commit() pg_current_wal_insert_lsn());
 my @sql = map { my ($name, $expected, @strings) = @$_; (@strings, @probe) } @cases;
 my @answers = reports($primary, @probe, @sql);
 my (@before) = splice @answers, 0, 2;
@@ -136,6 +140,7 @@ foreach my $case (@cases)
 	else
 	{
 		is($now, $token, "$name: the token does not change");
+		cmp_ok($end, '>', $insert, "$name: although it writes WAL") if $name =~ /prunes/;
 	}
 	is($report, $expected =~ /off/ ? $reported : $now, "$name: " . ($expected =~ /off/ ? 'not reported' : 'reported'));
 	($token, $reported, $insert) = ($now, $report, $end);

@@ -65,12 +65,24 @@ $session->quit;
 is($out, $rows, 'SET outside a transaction: sees the write');
 $session->quit;
 
-# One query string, as it comes from a client (psql would split it)
+# Start a client that sends each line as one query string (psql would split it).
+# From a file: nobody feeds the client while we look at the server.
+sub start_report
+{
+	my ($line) = @_;
+	my $script = $standby->basedir . '/report.sql';
+
+	open my $file, '>', $script or die $!;
+	print $file "$line\n";
+	close $file;
+	return IPC::Run::start([ $report, $standby->connstr('postgres') ], '<', $script, '>', \$out, '2>', \$err);
+}
+
+# One query string
 pause($standby);
 $token = write_token($primary);
 $rows++;
-my $one = IPC::Run::start([ $report, $standby->connstr('postgres') ],
-	'<', \"SET lsn_tracker.min_lsn = '$token'; SELECT count(*) FROM t\n", '>', \$out, '2>', \$err);
+my $one = start_report("SET lsn_tracker.min_lsn = '$token'; SELECT count(*) FROM t");
 await_waiters($standby, 1);
 resume($standby);
 $one->finish;
@@ -80,8 +92,7 @@ is($out, "$rows||\n", 'SET and SELECT in one query string: sees the write');
 pause($standby);
 $token = write_token($primary);
 $rows++;
-$one = IPC::Run::start([ $report, $standby->connstr('postgres') ],
-	'<', \"pipeline: SET lsn_tracker.min_lsn = '$token' ;; SELECT count(*) FROM t\n", '>', \$out, '2>', \$err);
+$one = start_report("pipeline: SET lsn_tracker.min_lsn = '$token' ;; SELECT count(*) FROM t");
 await_waiters($standby, 1);
 resume($standby);
 $one->finish;

@@ -10,11 +10,16 @@ PG_CONFIG=${PG_CONFIG:-pg_config}
 say() { printf '%s\n' "$*"; }
 die() { printf 'lsn_tracker: %s\n' "$*" >&2; exit 1; }
 
+have() {
+	local command
+	for command; do command -v "$command" >/dev/null || return 1; done
+}
+
 # Is everything here that building and testing take?
 have_tools() {
 	local pgxs
 	pgxs=$("$PG_CONFIG" --pgxs 2>/dev/null) || return 1
-	command -v gcc make perl prove >/dev/null &&
+	have gcc make perl prove &&
 		perl -MIPC::Run -e 1 2>/dev/null &&
 		[ -x "$("$PG_CONFIG" --bindir)/postgres" ] &&
 		[ -e "$pgxs" ] &&
@@ -23,6 +28,20 @@ have_tools() {
 			gcc -I"$("$PG_CONFIG" --includedir-server)" -fsyntax-only -x c - 2>/dev/null &&
 		printf '#include <libpq-fe.h>\n' |
 			gcc -I"$("$PG_CONFIG" --includedir)" -fsyntax-only -x c - 2>/dev/null
+}
+
+# Are the clients there whose examples the tests run?
+have_clients() {
+	find_python >/dev/null && have node npm && { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
+}
+
+# The python that has psycopg2: Debian's package belongs to Debian's python.
+find_python() {
+	local python
+	for python in python3 /usr/bin/python3; do
+		"$python" -c 'import psycopg2' 2>/dev/null && { say "$python"; return; }
+	done
+	return 1
 }
 
 # The server version to install: the one that is there, else Debian's own.
@@ -35,9 +54,9 @@ debian_version() {
 }
 
 install_tools() {
-	local sudo= log="$WORK/apt.log" v
+	local sudo= log="$WORK/apt.log" v clients=()
 	command -v apt-get >/dev/null ||
-		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, the GSSAPI headers, gcc, make, and perl with IPC::Run"
+		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, the GSSAPI headers, gcc, make, and perl with IPC::Run; for the tests also node, npm, psycopg2 and pgbouncer"
 	if [ "$(id -u)" != 0 ]; then
 		command -v sudo >/dev/null || die "tools are missing: run this as root, or install sudo"
 		sudo="sudo"
@@ -47,13 +66,19 @@ install_tools() {
 	$sudo apt-get update >"$log" 2>&1 || { cat "$log" >&2; die "apt-get update failed"; }
 	v=$(debian_version)
 	[ -n "$v" ] || die "Debian offers no package named postgresql"
+	if [ -n "${WANT_CLIENTS:-}" ]; then
+		clients=(python3-psycopg2 pgbouncer)
+		# there may be another one than Debian's
+		have node npm || clients+=(nodejs npm ca-certificates)
+	fi
 	# The server and its development files in one go, so that they match.
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
 		gcc libc6-dev make perl libipc-run-perl libpq-dev libkrb5-dev \
-		"postgresql-$v" "postgresql-server-dev-$v" >>"$log" 2>&1 ||
+		"postgresql-$v" "postgresql-server-dev-$v" "${clients[@]}" >>"$log" 2>&1 ||
 		{ tail -n 30 "$log" >&2; die "apt-get install failed"; }
 	hash -r
 	have_tools || die "the packages are installed, but $PG_CONFIG still does not lead to a complete server"
+	[ -z "${WANT_CLIENTS:-}" ] || have_clients || die "the packages are installed, but a client is still missing: node, npm, pgbouncer, or python3 with psycopg2"
 }
 
 # The server refuses to run as root.  Everything below $WORK belongs to the
@@ -117,7 +142,7 @@ begin() {
 	trap clean_up EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
-	have_tools || install_tools
+	{ have_tools && { [ -z "${WANT_CLIENTS:-}" ] || have_clients; }; } || install_tools
 	# the private installation has one of its own, and comes first in PATH
 	PG_CONFIG=$(command -v "$PG_CONFIG")
 	private_install

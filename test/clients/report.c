@@ -95,6 +95,7 @@ main(int argc, char **argv)
 
 		report = PQparameterStatus(conn, "lsn_tracker.last_commit");
 		printf("%s|%s|%s\n", value, sqlstate, report ? report : "(none)");
+		fflush(stdout);
 	}
 	PQfinish(conn);
 	return 0;

@@ -105,6 +105,10 @@ foreach my $mode (qw(redo poll))
 	my $worker = worker_pid($c);
 	kill 'STOP', $worker if $mode eq 'redo';
 
+	# a session that has read the history of timeline 1
+	my $old_session = session($c);
+	is(scalar finish_wait(start_wait($old_session, "SELECT lsn_replicated('0/1\@2')")), 'f', "$mode: a session on timeline 1");
+
 	follow($c, $b);
 	($out, $err) = finish_wait($wait{c_new});
 	is("$out$err", 't', "$mode: a wait for a token of timeline 2, begun on timeline 1");
@@ -125,6 +129,8 @@ foreach my $mode (qw(redo poll))
 	like(sqlstate($c, "SELECT lsn_wait('$lost', 0)"), qr/^40000: the write at \Q$lost/, "$mode: what did not is lost there");
 	like(sqlstate($c, "SELECT lsn_replicated('$lost')"), qr/^40000/, "$mode: lsn_replicated says it, too");
 	await_waiters($c, 0);
+	is(scalar finish_wait(start_wait($old_session, "SELECT lsn_replicated('$kept'), lsn_replicated('$new')")), 't|t',
+		"$mode: the same session on timeline 2");
 
 	# Once more: C takes over from B.
 	catch_up($b, $c);
@@ -132,6 +138,9 @@ foreach my $mode (qw(redo poll))
 	$c->promote;
 	my $third = write_token($c);
 	like($third, qr/\@3$/, "$mode: a token of timeline 3");
+	is(scalar finish_wait(start_wait($old_session, "SELECT lsn_wait('$kept'), lsn_wait('$later'), lsn_wait('$third')")), 't|t|t',
+		"$mode: the same session on timeline 3, a primary by now");
+	$old_session->quit;
 	is($c->safe_psql('postgres', "SELECT lsn_wait('$kept'), lsn_wait('$later'), lsn_wait('$third')"),
 		't|t|t', "$mode: tokens of two timelines ago");
 	like(sqlstate($c, "SELECT lsn_wait('$lost')"), qr/^40000/, "$mode: and what was lost then");
@@ -147,7 +156,7 @@ foreach my $mode (qw(redo poll))
 	$d->init_from_backup($a, 'd', has_streaming => 1);
 	copy($c->data_dir . '/pg_wal/00000002.history', $d->data_dir . '/pg_wal/00000002.history') or die $!;
 	chown((stat $d->data_dir)[ 4, 5 ], $d->data_dir . '/pg_wal/00000002.history');
-	$d->append_conf('postgresql.conf', "primary_conninfo = ''");
+	$d->append_conf('postgresql.conf', "primary_conninfo = ''\nrecovery_target_timeline = 'current'");
 	$d->start;
 	$d->promote;
 	my $beside = write_token($d);

@@ -90,7 +90,7 @@ is($out, "$rows||\n", 'SET and SELECT in one query string: sees the write');
 
 # What the statement in front has read of the catalogs is let go of.
 IPC::Run::run([ $report, $standby->connstr('postgres') ],
-	'<', \"SELECT count(*) FROM t; SET lsn_tracker.min_lsn = '$token'; SELECT count(*) FROM t\n", '>', \$out, '2>', \$err) or die $err;
+	'<', \"SELECT to_regclass('no.such'), count(*) FROM t; SET lsn_tracker.min_lsn = '$token'; SELECT count(*) FROM t\n", '>', \$out, '2>', \$err) or die $err;
 is($out, "$rows||\n", 'a read, SET and SELECT in one query string');
 
 # Pipelined, without waiting for the answer to SET

@@ -74,7 +74,7 @@ XactToTarget(FullTransactionId xid)
 	return target;
 }
 
-static void pg_attribute_noreturn()
+static void
 RaiseMalformed(const char *token)
 {
 	ereport(ERROR,

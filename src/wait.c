@@ -111,7 +111,7 @@ CheckTargetOnPrimary(const LsnTarget *target)
 				 errhint("The position comes from another server, or from WAL that a failover or a restore has lost.")));
 }
 
-static void pg_attribute_noreturn()
+static void
 RaiseRecoveryEnded(const LsnTarget *target, XLogRecPtr replayed)
 {
 	ereport(ERROR,

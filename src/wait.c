@@ -55,6 +55,7 @@ ElapsedMs(instr_time start)
 	return INSTR_TIME_GET_MILLISEC(elapsed);
 }
 
+/* The part of CheckTargetOnPrimary() that is about transactions. */
 static void
 CheckXactOnPrimary(const LsnTarget *target)
 {
@@ -111,6 +112,7 @@ CheckTargetOnPrimary(const LsnTarget *target)
 				 errhint("The position comes from another server, or from WAL that a failover or a restore has lost.")));
 }
 
+/* Recovery ended at "replayed", and the target was not reached. */
 static void
 RaiseRecoveryEnded(const LsnTarget *target, XLogRecPtr replayed)
 {
@@ -165,7 +167,7 @@ TargetReached(const LsnTarget *target, XLogRecPtr *wake_at)
 	if (ended)
 	{
 		/* the new timeline, if it has a number yet, begins where we stand */
-		if (target->timeline == timeline)
+		if (target->timeline == timeline && target->lsn > replayed)
 			RaiseLost(target, timeline, replayed);
 		RaiseRecoveryEnded(target, replayed);
 	}

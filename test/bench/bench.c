@@ -23,6 +23,12 @@
 
 #include "../client.h"
 
+/*
+ * What the primary may write by itself before the sessions wait, bytes: its
+ * running transactions and a checkpoint.  It must reach no target.
+ */
+#define OWN_WAL 400
+
 #define LOST_AFTER 5
 
 static void
@@ -173,15 +179,19 @@ crowd(PGconn *primary, const char *standby_info, int sessions, int rounds, int d
 			char		target[32];
 			const char *param = target;
 
-			snprintf(target, sizeof(target), "%lld", base + 1 + (different ? s * 56 : 0));
+			snprintf(target, sizeof(target), "%lld", base + OWN_WAL + (different ? s * 56 : 0));
 			if (!PQsendQueryPrepared(conns[s], "wait", 1, &param, NULL, NULL, 0) ||
 				PQflush(conns[s]) != 0)
 				die("%s", PQerrorMessage(conns[s]));
 			fds[s].events = POLLIN;
 		}
+		deadline = now_us() + LOST_AFTER * 1e6;
 		do
+		{
 			ask(control, "waiting", NULL, answer, sizeof(answer));
-		while (atoi(answer) != sessions);
+			if (now_us() > deadline)
+				die("round %d: %s sessions wait, not %d\n", r, answer, sessions);
+		} while (atoi(answer) != sessions);
 
 		ask(primary, "write", NULL, answer, sizeof(answer));
 		start = now_us();

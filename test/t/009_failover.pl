@@ -50,14 +50,16 @@ foreach my $mode (qw(redo poll))
 	# B and C miss what A writes now.
 	cut_off($_) foreach $b, $c;
 	my $lost = write_token($a);
+	my $end = $b->safe_psql('postgres', "SELECT pg_last_wal_replay_lsn() || '\@1'");
 
 	my %wait = (
 		c_lost => start_wait(session($c), "SELECT lsn_wait('$lost', 0)"),
 		c_plain => start_wait(session($c), "SELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn, 0)"),
 		b_lost => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_wait('$lost', 0)"),
+		b_watch => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_watch('$end', 0)"),
 		b_plain => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn, 0)"),
 		b_min => start_wait(session($b), "\\set VERBOSITY verbose\nSET lsn_tracker.default_timeout = 0;\nSET lsn_tracker.min_lsn = '$lost'"));
-	await_waiters($b, 3);
+	await_waiters($b, 4);
 	is( $b->safe_psql('postgres', 'SELECT DISTINCT timeline FROM lsn_waiters() ORDER BY 1'),
 		"1\n", "$mode: the queue shows tokens' timelines");
 
@@ -68,6 +70,8 @@ foreach my $mode (qw(redo poll))
 	like($err, qr/40000: the write at \Q$lost\E has been lost in a failover/, "$mode: lost by the promotion of this server in mid-wait");
 	($out, $err) = finish_wait($wait{b_plain});
 	like($err, qr/55000: recovery ended before/, "$mode: a plain LSN only knows that recovery ended");
+	($out, $err) = finish_wait($wait{b_watch});
+	like($err, qr/55000: recovery ended before \Q$end\E was replayed/, "$mode: nothing was lost at the end of what was replayed");
 	($out, $err) = finish_wait($wait{b_min});
 	like($err, qr/40000: the write at \Q$lost\E has been lost/, "$mode: SET min_lsn as well");
 

@@ -37,6 +37,8 @@ static TimeLineID last_commit_timeline = 0;
 static void
 AfterCommit(XactEvent event, void *arg)
 {
+	static XLogRecPtr seen = InvalidXLogRecPtr;
+
 	/*
 	 * XactLastCommitEnd moves with each commit that wrote WAL, with a
 	 * transaction id or without; for COMMIT PREPARED it is the commit of the
@@ -44,8 +46,9 @@ AfterCommit(XactEvent event, void *arg)
 	 * position is given once, so a changed one is a new commit.
 	 */
 	if (event != XACT_EVENT_COMMIT || MyBackendType != B_BACKEND ||
-		XactLastCommitEnd == last_commit)
+		XactLastCommitEnd == seen)
 		return;
+	seen = XactLastCommitEnd;
 
 	/*
 	 * A read can write WAL, too: it prunes pages, and with checksums it logs

@@ -96,6 +96,7 @@ my @cases = (
 	[ 'VACUUM', 'new', 'VACUUM t' ],
 	[ 'a page full of old row versions', 'new', (q{UPDATE page SET filler = repeat('y', 1500)}) x 4 ],
 	[ 'READ ONLY transaction that prunes it', 'same', 'BEGIN READ ONLY', 'SELECT count(*) FROM page', 'COMMIT' ],
+	[ 'the read behind it', 'same', 'SELECT 1' ],
 	[ 'CREATE TABLE AS', 'new', 'CREATE TABLE as_table AS SELECT 1' ],
 	[ 'DROP', 'new', 'DROP TABLE as_table' ],
 	[ 'temporary table', 'new', 'CREATE TEMP TABLE temp (i int) ON COMMIT DELETE ROWS' ],

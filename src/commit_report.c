@@ -16,8 +16,8 @@
  * variables, it becomes text only when the variable is shown, and setting the
  * variable "to its default", of which there is none, is what marks it for
  * sending without allocating anything (set_config_option() copies neither a
- * missing value nor, for PGC_S_DEFAULT, the old one; it raises no error for
- * that source).
+ * missing value nor, for PGC_S_DEFAULT, the old one; and it logs instead of
+ * raising errors for that source).
  *
  *-------------------------------------------------------------------------
  */

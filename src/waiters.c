@@ -371,9 +371,9 @@ BringForward(TransactionId xid)
 /*
  * Startup process: a transaction and its subtransactions have ended with the
  * record that ends at record_end, and that has been published.  Wake whoever
- * waits for one of them.  Returns true if somebody is still due.  As WakeDueWaiters(),
- * it never waits, raises no error and allocates nothing; a transaction for
- * which nobody waits costs a look at its chain.
+ * waits for one of them.  Returns true if somebody is still due.  As
+ * WakeDueWaiters(false), it never waits, raises no error and allocates nothing;
+ * a transaction for which nobody waits costs a look at its chain.
  */
 bool
 WakeXactWaiters(TransactionId xid, int nsubxids, const TransactionId *subxids,

@@ -63,7 +63,8 @@ GetXactState(FullTransactionId full_xid)
 				 errmsg("transaction " UINT64_FORMAT " is too old",
 						U64FromFullTransactionId(full_xid)),
 				 errdetail("This server knows what became of transactions from " UINT64_FORMAT " on.",
-						   oldest)));
+						   oldest),
+				 errhint("It ended long ago, and that has been replayed: there is nothing to wait for.")));
 	}
 	running = TransactionIdIsInProgress(xid);
 	committed = !running && TransactionIdDidCommit(xid);

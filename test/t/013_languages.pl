@@ -77,7 +77,7 @@ default_pool_size = 1
 INI
 my $bouncer_log = '';
 my $bouncer = IPC::Run::start([ 'pgbouncer', "$dir/pgbouncer.ini" ], '<', '/dev/null', '>', \$bouncer_log, '2>', \$bouncer_log);
-END { $bouncer->kill_kill if $bouncer }
+END { local $?; $bouncer->kill_kill if $bouncer }
 my @pooled = map { uri($dir, $bouncer_port, $_) } qw(primary standby);
 $primary->poll_query_until('postgres', 'SELECT true', 't', connstr => "host=$dir port=$bouncer_port dbname=primary")
   or die 'PgBouncer did not start';

@@ -2,10 +2,13 @@
 #
 #	make, make install, make installcheck	as with every extension
 #	make check		build, and test on throw-away servers
+#	make check-debug	the same on a server built with assertions and sanitizers
+#	make check-versions	the same on each supported server, or VERSIONS="17 19"
+#	make lint		warnings as errors, cppcheck, shellcheck, formatting
 #	make demo		show what it does on a throw-away primary and standby
 #	make bench		measure it
 #
-# The last three run as root or as a user with sudo, need nothing installed on
+# All but the first line run as root or as a user with sudo, need nothing installed on
 # a Debian machine, and leave the installed server alone.
 
 MODULE_big = lsn_tracker
@@ -33,11 +36,17 @@ export PG_CONFIG
 
 # Not together with PGXS: it has a "check" of its own, which only says that it
 # can't, and it need not be installed yet.
-OWN_GOALS = check demo bench
+OWN_GOALS = check check-debug check-versions lint demo bench
 ifneq ($(filter $(OWN_GOALS),$(MAKECMDGOALS)),)
 
 check:
 	@test/check
+check-debug:
+	@test/debug
+check-versions:
+	@test/versions $(VERSIONS)
+lint:
+	@test/lint
 demo:
 	@KEEP='$(KEEP)' test/demo/run
 bench:

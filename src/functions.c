@@ -112,10 +112,10 @@ TokenArg(FunctionCallInfo fcinfo)
  * The functions that take either exist twice in SQL; here is what the two have
  * in common.  get_target is one of the above.
  */
-typedef LsnTarget (*GetTarget) (FunctionCallInfo fcinfo);
+typedef LsnTarget GetTarget(FunctionCallInfo fcinfo);
 
 static Datum
-Wait(FunctionCallInfo fcinfo, GetTarget get_target)
+Wait(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	target;
 	int64		timeout;
@@ -142,7 +142,7 @@ lsn_wait_token(PG_FUNCTION_ARGS)
 }
 
 static Datum
-Require(FunctionCallInfo fcinfo, GetTarget get_target)
+Require(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	target;
 	int64		timeout;
@@ -171,7 +171,7 @@ lsn_require_token(PG_FUNCTION_ARGS)
 }
 
 static Datum
-Replicated(FunctionCallInfo fcinfo, GetTarget get_target)
+Replicated(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	target;
 	XLogRecPtr	wake_at;
@@ -207,7 +207,7 @@ lsn_last_replay(PG_FUNCTION_ARGS)
 }
 
 static Datum
-Watch(FunctionCallInfo fcinfo, GetTarget get_target)
+Watch(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	from = {0};
 	int64		timeout;
@@ -251,7 +251,7 @@ lsn_watch_token(PG_FUNCTION_ARGS)
 }
 
 static Datum
-RequestNotification(FunctionCallInfo fcinfo, GetTarget get_target)
+RequestNotification(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	target;
 
@@ -343,7 +343,7 @@ lsn_waiters(PG_FUNCTION_ARGS)
 			Int32GetDatum(waiters[i].pid),
 			LSNGetDatum(target->lsn),
 			Int64GetDatum(target->timeline),
-			FullTransactionIdGetDatum(target->xid)
+			FullTransactionIdGetDatum(target->xid),
 		};
 		bool		nulls[4] = {false, is_xact, target->timeline == 0, !is_xact};
 

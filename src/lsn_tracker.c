@@ -34,7 +34,7 @@ static char *last_commit;
 static const struct config_enum_entry wakeup_options[] = {
 	{"redo", WAKEUP_REDO, false},
 	{"poll", WAKEUP_POLL, false},
-	{NULL, 0, false}
+	{NULL, 0, false},
 };
 
 void		_PG_init(void);

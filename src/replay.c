@@ -72,8 +72,12 @@ WatchRedo(void)
 			rmgr->rm_redo == TrackedXLogRedo || rmgr->rm_redo == TrackedXactRedo)
 			continue;
 		server_redo[rmid] = rmgr->rm_redo;
-		rmgr->rm_redo = rmid == RM_XLOG_ID ? TrackedXLogRedo :
-			rmid == RM_XACT_ID ? TrackedXactRedo : TrackedRedo;
+		if (rmid == RM_XLOG_ID)
+			rmgr->rm_redo = TrackedXLogRedo;
+		else if (rmid == RM_XACT_ID)
+			rmgr->rm_redo = TrackedXactRedo;
+		else
+			rmgr->rm_redo = TrackedRedo;
 	}
 
 	/* each clean-up function is called once, at the end: one is enough */

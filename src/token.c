@@ -145,10 +145,10 @@ RaiseLost(const LsnTarget *target, TimeLineID current, XLogRecPtr left_at)
 			(errcode(ERRCODE_TRANSACTION_ROLLBACK),
 			 errmsg("the write at %s has been lost in a failover", TargetToText(target)),
 			 XLogRecPtrIsInvalid(left_at) ?
-			 errdetail("This server is on timeline %u, whose history does not contain timeline %u.",
-					   current, target->timeline) :
-			 errdetail("This server's history left timeline %u at " LSN_FORMAT ".",
-					   target->timeline, LSN_FORMAT_ARGS(left_at)),
+				 errdetail("This server is on timeline %u, whose history does not contain timeline %u.",
+						   current, target->timeline) :
+				 errdetail("This server's history left timeline %u at " LSN_FORMAT ".",
+						   target->timeline, LSN_FORMAT_ARGS(left_at)),
 			 errhint("Repeat the write on the current primary.")));
 }
 

@@ -385,10 +385,10 @@ RaiseTimeout(const LsnTarget *target, int64 timeout)
 			 errmsg("timed out after %lld ms while waiting for replay of %s",
 					(long long) timeout, TargetToText(target)),
 			 comparable ?
-			 errdetail("Replay has reached " LSN_FORMAT ", %llu bytes to go.",
-					   LSN_FORMAT_ARGS(replayed),
-					   (unsigned long long) (target->lsn > replayed ? target->lsn - replayed : 0)) :
-			 errdetail("Replay has reached " LSN_FORMAT " on timeline %u, whose history does not contain timeline %u.",
-					   LSN_FORMAT_ARGS(replayed), timeline, target->timeline),
+				 errdetail("Replay has reached " LSN_FORMAT ", %llu bytes to go.",
+						   LSN_FORMAT_ARGS(replayed),
+						   (unsigned long long) (target->lsn > replayed ? target->lsn - replayed : 0)) :
+				 errdetail("Replay has reached " LSN_FORMAT " on timeline %u, whose history does not contain timeline %u.",
+						   LSN_FORMAT_ARGS(replayed), timeline, target->timeline),
 			 errhint("%s", WhyBehind(comparable))));
 }

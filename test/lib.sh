@@ -1,5 +1,5 @@
-# What test/check, test/demo/run and test/bench/run share: getting the tools,
-# a private installation, an unprivileged user, and a primary with a standby.
+# What the scripts in this directory share: getting the tools, a private
+# installation, an unprivileged user, and a primary with a standby.
 #
 # Sourced by bash, with "set -euo pipefail" and the top of the tree as working
 # directory.  begin() sets WORK, a scratch directory that is removed at exit, and
@@ -30,9 +30,11 @@ have_tools() {
 			gcc -I"$("$PG_CONFIG" --includedir)" -fsyntax-only -x c - 2>/dev/null
 }
 
-# Are the clients there whose examples the tests run?
+# Are the clients there whose examples the tests run?  With NODE_MODULES, npm has
+# done its work already.
 have_clients() {
-	find_python >/dev/null && have node npm && { have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
+	find_python >/dev/null && have node && { [ -n "${NODE_MODULES:-}" ] || have npm; } &&
+		{ have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 }
 
 # The python that has psycopg2: Debian's package belongs to Debian's python.
@@ -44,54 +46,68 @@ find_python() {
 	return 1
 }
 
-# The server version to install: the one that is there, else Debian's own.
-debian_version() {
-	if [ -x "$("$PG_CONFIG" --bindir 2>/dev/null)/postgres" ]; then
-		"$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'
-	else
-		apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p'
-	fi
+# The server's major version; empty if there is none.
+server_version() {
+	[ ! -x "$("$PG_CONFIG" --bindir 2>/dev/null)/postgres" ] || "$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'
+}
+
+# apt-get install, with what it says going to a file unless it fails.
+apt_install() {
+	local log="$WORK/apt.log"
+	command -v apt-get >/dev/null || die "missing, and this is no Debian to install them: $*"
+	say "Installing what is missing (apt-get) ..."
+	as_root apt-get update >"$log" 2>&1 || { cat "$log" >&2; die "apt-get update failed"; }
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >>"$log" 2>&1 ||
+		{ tail -n 30 "$log" >&2; die "apt-get install failed"; }
+	hash -r
 }
 
 install_tools() {
-	local sudo= log="$WORK/apt.log" v clients=()
+	local v clients=()
 	command -v apt-get >/dev/null ||
 		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, the GSSAPI headers, gcc, make, and perl with IPC::Run; for the tests also node, npm, psycopg2 and pgbouncer"
-	if [ "$(id -u)" != 0 ]; then
-		command -v sudo >/dev/null || die "tools are missing: run this as root, or install sudo"
-		sudo="sudo"
-	fi
-	say "Installing what is missing (apt-get) ..."
-	export DEBIAN_FRONTEND=noninteractive
-	$sudo apt-get update >"$log" 2>&1 || { cat "$log" >&2; die "apt-get update failed"; }
-	v=$(debian_version)
-	[ -n "$v" ] || die "Debian offers no package named postgresql"
+	v=$(server_version)
 	if [ -n "${WANT_CLIENTS:-}" ]; then
 		clients=(python3-psycopg2 pgbouncer)
 		# there may be another one than Debian's
-		have node npm || clients+=(nodejs npm ca-certificates)
+		if [ -n "${NODE_MODULES:-}" ]; then
+			have node || clients+=(nodejs)
+		else
+			have node npm || clients+=(nodejs npm ca-certificates)
+		fi
 	fi
 	# The server and its development files in one go, so that they match.
-	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-		gcc libc6-dev make perl libipc-run-perl libpq-dev libkrb5-dev \
-		"postgresql-$v" "postgresql-server-dev-$v" "${clients[@]}" >>"$log" 2>&1 ||
-		{ tail -n 30 "$log" >&2; die "apt-get install failed"; }
-	hash -r
+	apt_install gcc libc6-dev make perl libipc-run-perl libpq-dev libkrb5-dev \
+		"postgresql${v:+-$v}" "postgresql-server-dev-${v:-all}" "${clients[@]}"
 	have_tools || die "the packages are installed, but $PG_CONFIG still does not lead to a complete server"
 	[ -z "${WANT_CLIENTS:-}" ] || have_clients || die "the packages are installed, but a client is still missing: node, npm, pgbouncer, or python3 with psycopg2"
 }
 
 # The server refuses to run as root.  Everything below $WORK belongs to the
-# user that runs it.
+# user that runs it.  What takes long to make and is kept between runs is below
+# $CACHE, which that user can read.
 if [ "$(id -u)" = 0 ]; then
 	RUN_USER=nobody
+	CACHE=/var/cache/lsn_tracker
+	as_root() { "$@"; }
 	as_user() { setpriv --reuid="$RUN_USER" --regid="$(id -g "$RUN_USER")" --clear-groups env HOME="$WORK" "$@"; }
 	own() { chown -R "$RUN_USER" "$@"; }
 else
 	RUN_USER=$(id -un)
+	CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/lsn_tracker
+	as_root() {
+		have sudo || die "this takes a superuser's rights: run it as root, or install sudo"
+		sudo "$@"
+	}
 	as_user() { env HOME="$WORK" "$@"; }
 	own() { :; }
 fi
+
+# Copy the sources, all that git would, to a new directory $1.
+copy_tree() {
+	mkdir -p "$1"
+	tar -c --exclude-vcs --exclude-ignore=.gitignore . | tar -x -C "$1"
+}
 
 # Build, and install into a copy of the server's own tree: the programs find
 # their libraries and shared files relative to where they are, so neither the
@@ -99,10 +115,7 @@ fi
 private_install() {
 	local root="$WORK/install" dir log="$WORK/build.log"
 	say "Building for $("$PG_CONFIG" --version) ..."
-	mkdir -p "$WORK/src"
-	cp -R README.md Makefile ./*.control ./*.sql src sql expected test "$WORK/src/"
-	# objects that were built for another server must not be taken over
-	make -C "$WORK/src" clean >/dev/null
+	copy_tree "$WORK/src"
 	for dir in --pkglibdir --sharedir; do
 		dir=$("$PG_CONFIG" "$dir")
 		mkdir -p "$root$dir"
@@ -135,13 +148,29 @@ clean_up() {
 	exit $status
 }
 
-begin() {
+# Get the packages that the Node.js client takes, unless the caller has them
+# already.  Sets NODE_MODULES.
+node_modules() {
+	[ -z "${NODE_MODULES:-}" ] || return 0
+	cp -R test/clients "$WORK/node"
+	(cd "$WORK/node" && npm ci --prefer-offline --no-audit --no-fund >"$WORK/npm.log" 2>&1) ||
+		{ cat "$WORK/npm.log" >&2; die "npm could not install the Node.js client"; }
+	NODE_MODULES=$WORK/node/node_modules
+	own "$WORK/node"
+}
+
+# A scratch directory.
+make_work() {
 	umask 022
 	WORK=$(mktemp -d "${TMPDIR:-/tmp}/lsn_tracker.XXXXXX")
 	chmod 755 "$WORK"
 	trap clean_up EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
+}
+
+begin() {
+	make_work
 	{ have_tools && { [ -z "${WANT_CLIENTS:-}" ] || have_clients; }; } || install_tools
 	# the private installation has one of its own, and comes first in PATH
 	PG_CONFIG=$(command -v "$PG_CONFIG")
@@ -201,9 +230,10 @@ start_server() {
 on_primary() { psql -h "$SOCKETS" -p "$PRIMARY_PORT" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 -c "$1"; }
 on_standby() { psql -h "$SOCKETS" -p "$STANDBY_PORT" -U postgres -d postgres -XAtq -v ON_ERROR_STOP=1 -c "$1"; }
 
-# How client programs that use libpq are compiled, and linked.
+# How client programs that use libpq are compiled, and linked.  A libpq that was
+# built with sanitizers needs programs that were, too.
 client_cc() {
-	say "gcc -O2 -Wall -Wextra -Werror -I$("$PG_CONFIG" --includedir)"
+	say "gcc -O2 -Wall -Wextra -Werror $("$PG_CONFIG" --cflags | grep -o -e '-fsanitize=[^ ]*' | xargs) -I$("$PG_CONFIG" --includedir)"
 }
 client_libs() {
 	say "-L$("$PG_CONFIG" --libdir) -Wl,-rpath,$("$PG_CONFIG" --libdir) -lpq -lm"

@@ -1,0 +1,72 @@
+# Debian systems of other releases, for testing on the servers they ship: a
+# directory tree each, made with debootstrap and kept in $CACHE between runs.
+#
+# Sourced after test/lib.sh.  What runs in a root runs in namespaces of its own:
+# its mounts and whatever it leaves running vanish with it.
+
+ALL_VERSIONS="15 17 18 19"
+
+# Which Debian has which server.  experimental is an addition to sid.
+suite_of() {
+	case $1 in
+		15) say bookworm ;;
+		17) say trixie ;;
+		18) say forky ;;
+		19) say experimental ;;
+		*) return 1 ;;
+	esac
+}
+
+# The mirror that this machine's apt uses.
+mirror() {
+	local uri
+	uri=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 2>/dev/null | sed -n 's/^Debian Debian //p' | head -n 1)
+	say "${uri:-http://deb.debian.org/debian/}"
+}
+
+# Run a command in the root $1 as its superuser, without this machine's
+# environment.  init's part, collecting orphans, is the first bash's.
+in_root() {
+	local root=$1
+	shift
+	# shellcheck disable=SC2016
+	as_root unshare --mount --pid --fork bash -c '
+		root=$1; shift
+		mount -t proc proc "$root/proc" && mkdir -p "$root/dev/shm" && mount -t tmpfs shm "$root/dev/shm" || exit
+		chroot "$root" "$@"
+		exit $?' bash "$root" \
+		env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+		DEBIAN_FRONTEND=noninteractive http_proxy="${http_proxy:-}" https_proxy="${https_proxy:-}" "$@"
+}
+
+# Make the root of a server version, or bring it up to date.  Sets ROOT, in which
+# nothing is installed yet but the smallest Debian.  Says why not, and returns
+# false, if that can't be done.  Argument: the version.
+clean_root() {
+	local suite base mirror
+	suite=$(suite_of "$1") || { say "there is no Debian with PostgreSQL $1 (known: $ALL_VERSIONS)"; return 1; }
+	ROOT=$CACHE/roots/$suite
+	[ ! -d "$ROOT" ] || return 0
+	base=$suite
+	[ "$suite" != experimental ] || base=sid
+	mirror=$(mirror)
+	say "Making a Debian $suite in $ROOT ..."
+	as_root mkdir -p "$CACHE/roots"
+	as_root rm -rf "$ROOT.new"
+	# debootstrap may be older than the suite; they are all made alike
+	as_root debootstrap --variant=minbase --include=ca-certificates "$base" "$ROOT.new" "$mirror" /usr/share/debootstrap/scripts/sid \
+		>"$WORK/debootstrap.log" 2>&1 || { tail -n 5 "$WORK/debootstrap.log"; return 1; }
+	{
+		say "deb $mirror $base main"
+		case $suite in
+			experimental) say "deb $mirror experimental main" ;;
+			bookworm | trixie) say "deb ${mirror%/}-security $suite-security main" ;;
+		esac
+	} | as_root tee "$ROOT.new/etc/apt/sources.list" >/dev/null
+	# mirrors of the moving suites may lag; a test is no place to insist
+	say 'Acquire::Check-Valid-Until "false";' | as_root tee "$ROOT.new/etc/apt/apt.conf.d/99test" >/dev/null
+	# packages must not start servers here
+	printf '#!/bin/sh\nexit 101\n' | as_root tee "$ROOT.new/usr/sbin/policy-rc.d" >/dev/null
+	as_root chmod +x "$ROOT.new/usr/sbin/policy-rc.d"
+	as_root mv "$ROOT.new" "$ROOT"
+}

@@ -5,11 +5,12 @@
 #	make check-debug	the same on a server built with assertions and sanitizers
 #	make check-versions	the same on each supported server, or VERSIONS="17 19"
 #	make lint		warnings as errors, cppcheck, shellcheck, formatting
+#	make dist		the archive for PGXN, of what is committed
 #	make demo		show what it does on a throw-away primary and standby
 #	make bench		measure it
 #
-# All but the first line run as root or as a user with sudo, need nothing installed on
-# a Debian machine, and leave the installed server alone.
+# All but the first line and dist run as root or as a user with sudo, need
+# nothing installed on a Debian machine, and leave the installed server alone.
 
 MODULE_big = lsn_tracker
 OBJS = \
@@ -36,8 +37,11 @@ export PG_CONFIG
 
 # Not together with PGXS: it has a "check" of its own, which only says that it
 # can't, and it need not be installed yet.
-OWN_GOALS = check check-debug check-versions lint demo bench
+OWN_GOALS = check check-debug check-versions dist lint demo bench
 ifneq ($(filter $(OWN_GOALS),$(MAKECMDGOALS)),)
+
+# as PGXN has it: three numbers
+DISTVERSION = $(shell sed -n 's/^ *"version": "\(.*\)",$$/\1/p' META.json | head -n 1)
 
 check:
 	@test/check
@@ -45,6 +49,8 @@ check-debug:
 	@test/debug
 check-versions:
 	@test/versions $(VERSIONS)
+dist:
+	git archive --format=zip --prefix=lsn_tracker-$(DISTVERSION)/ -o lsn_tracker-$(DISTVERSION).zip HEAD
 lint:
 	@test/lint
 demo:

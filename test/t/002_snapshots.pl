@@ -122,9 +122,15 @@ is($err, '', 'the function itself can be called through a cursor');
 $standby->safe_psql('postgres', "ALTER SYSTEM SET max_standby_streaming_delay = '100ms'");
 $standby->reload;
 $session->query('BEGIN; SELECT count(*) FROM v');
+# a session that is idle in its transaction would be ended, not cancelled: it has
+# to wait by the time replay wants the lock
+pause($standby);
 $primary->safe_psql('postgres', 'ALTER TABLE v ADD COLUMN j int');
 $target = write_wal($primary);
-(undef, $err) = finish_wait(start_wait($session, "SELECT lsn_wait('$target', 0)"));
+start_wait($session, "SELECT lsn_wait('$target', 0)");
+await_waiters($standby, 1);
+resume($standby);
+(undef, $err) = finish_wait($session);
 like($err, qr/canceling statement due to conflict with recovery/, 'a wait behind a table lock of its own is cancelled');
 await_waiters($standby, 0);
 $session->query('ROLLBACK');

@@ -4,6 +4,7 @@
 #	make check		build, and test on throw-away servers
 #	make check-debug	the same on a server built with assertions and sanitizers
 #	make check-versions	the same on each supported server, or VERSIONS="17 19"
+#	make check-packages	build and test the Debian packages; VERSIONS as above
 #	make lint		warnings as errors, cppcheck, shellcheck, formatting
 #	make dist		the archive for PGXN, of what is committed
 #	make demo		show what it does on a throw-away primary and standby
@@ -37,7 +38,7 @@ export PG_CONFIG
 
 # Not together with PGXS: it has a "check" of its own, which only says that it
 # can't, and it need not be installed yet.
-OWN_GOALS = check check-debug check-versions dist lint demo bench
+OWN_GOALS = check check-debug check-packages check-versions dist lint demo bench
 ifneq ($(filter $(OWN_GOALS),$(MAKECMDGOALS)),)
 
 # as PGXN has it: three numbers
@@ -49,6 +50,8 @@ check-debug:
 	@test/debug
 check-versions:
 	@test/versions $(VERSIONS)
+check-packages:
+	@test/packages $(VERSIONS)
 dist:
 	git archive --format=zip --prefix=lsn_tracker-$(DISTVERSION)/ -o lsn_tracker-$(DISTVERSION).zip HEAD
 lint:

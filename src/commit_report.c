@@ -53,8 +53,9 @@ AfterCommit(XactEvent event, void *arg)
 	/*
 	 * A read can write WAL, too: it prunes pages, and with checksums it logs
 	 * pages before it sets hint bits.  Nobody has to wait for that, least of
-	 * all since such a commit is not flushed.  We can't tell it from other WAL
-	 * without an id, but in a READ ONLY transaction it can be nothing else.
+	 * all since such a commit is not flushed.  We can't tell it from other
+	 * WAL without an id, but in a READ ONLY transaction it can be nothing
+	 * else.
 	 */
 	if (XactReadOnly && !TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		return;

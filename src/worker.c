@@ -121,8 +121,8 @@ LsnTrackerWorkerMain(Datum main_arg)
 
 		/*
 		 * Before we look, or what happens after the look is lost.  Its full
-		 * barrier also stands between showing our latch, above, and looking at
-		 * the queue: without it, one who finds no latch to set could be
+		 * barrier also stands between showing our latch, above, and looking
+		 * at the queue: without it, one who finds no latch to set could be
 		 * overlooked by us, too, and sleep on.
 		 */
 		ResetLatch(MyLatch);

@@ -42,10 +42,11 @@ GetXactState(FullTransactionId full_xid)
 		return XACT_COMMITTED;
 
 	/*
-	 * A larger one than any that replay has met, or on a primary than any that
-	 * was given away.  Replay moves this before it counts the transaction
-	 * among the running ones; in between it is taken for running since it is
-	 * behind the latest completed one (TransactionIdIsInProgress()).
+	 * A larger one than any that replay has met, or on a primary than any
+	 * that was given away.  Replay moves this before it counts the
+	 * transaction among the running ones; in between it is taken for running
+	 * since it is behind the latest completed one
+	 * (TransactionIdIsInProgress()).
 	 */
 	next = ReadNextFullTransactionId();
 	if (!FullTransactionIdPrecedes(full_xid, next))

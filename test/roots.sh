@@ -24,28 +24,34 @@ mirror() {
 	say "${uri:-http://deb.debian.org/debian/}"
 }
 
+# Run a command with the root $1 ready for use.  init's part, collecting
+# orphans, is the first bash's.
+with_root() {
+	# shellcheck disable=SC2016
+	as_root unshare --mount --pid --fork bash -c '
+		mount -t proc proc "$1/proc" && mkdir -p "$1/dev/shm" && mount -t tmpfs shm "$1/dev/shm" || exit
+		shift
+		"$@"
+		exit $?' bash "$@"
+}
+
 # Run a command in the root $1 as its superuser, without this machine's
-# environment.  init's part, collecting orphans, is the first bash's.
+# environment.
 in_root() {
 	local root=$1
 	shift
-	# shellcheck disable=SC2016
-	as_root unshare --mount --pid --fork bash -c '
-		root=$1; shift
-		mount -t proc proc "$root/proc" && mkdir -p "$root/dev/shm" && mount -t tmpfs shm "$root/dev/shm" || exit
-		chroot "$root" "$@"
-		exit $?' bash "$root" \
+	with_root "$root" chroot "$root" \
 		env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
 		DEBIAN_FRONTEND=noninteractive http_proxy="${http_proxy:-}" https_proxy="${https_proxy:-}" "$@"
 }
 
-# Make the root of a server version, or bring it up to date.  Sets ROOT, in which
-# nothing is installed yet but the smallest Debian.  Says why not, and returns
-# false, if that can't be done.  Argument: the version.
+# Get a root of a server version in which nothing is installed yet but the
+# smallest Debian.  Sets ROOT, which stays as it is: install in a copy.  Says why
+# not, and returns false, if that can't be done.  Argument: the version.
 clean_root() {
 	local suite base mirror
 	suite=$(suite_of "$1") || { say "there is no Debian with PostgreSQL $1 (known: $ALL_VERSIONS)"; return 1; }
-	ROOT=$CACHE/roots/$suite
+	ROOT=$CACHE/roots/$suite.clean
 	[ ! -d "$ROOT" ] || return 0
 	base=$suite
 	[ "$suite" != experimental ] || base=sid
@@ -63,10 +69,35 @@ clean_root() {
 			bookworm | trixie) say "deb ${mirror%/}-security $suite-security main" ;;
 		esac
 	} | as_root tee "$ROOT.new/etc/apt/sources.list" >/dev/null
+	# the server is all that is wanted from experimental
+	printf 'Package: src:postgresql-%s\nPin: release a=experimental\nPin-Priority: 500\n' "$1" |
+		as_root tee "$ROOT.new/etc/apt/preferences.d/server" >/dev/null
 	# mirrors of the moving suites may lag; a test is no place to insist
 	say 'Acquire::Check-Valid-Until "false";' | as_root tee "$ROOT.new/etc/apt/apt.conf.d/99test" >/dev/null
 	# packages must not start servers here
 	printf '#!/bin/sh\nexit 101\n' | as_root tee "$ROOT.new/usr/sbin/policy-rc.d" >/dev/null
 	as_root chmod +x "$ROOT.new/usr/sbin/policy-rc.d"
 	as_root mv "$ROOT.new" "$ROOT"
+}
+
+# Get a root of a server version for a purpose of its own, made from the clean
+# one and kept, with these packages in it, up to date.  Sets ROOT.  Says why not,
+# and returns false, if that can't be done.  Arguments: the version, the purpose,
+# packages.
+root_with() {
+	local purpose=$2
+	clean_root "$1" || return
+	if [ ! -d "${ROOT%.clean}.$purpose" ]; then
+		as_root rm -rf "${ROOT%.clean}.$purpose.new"
+		as_root cp -a "$ROOT" "${ROOT%.clean}.$purpose.new"
+		as_root mv "${ROOT%.clean}.$purpose.new" "${ROOT%.clean}.$purpose"
+	fi
+	ROOT=${ROOT%.clean}.$purpose
+	shift 2
+	say "Installing what it takes in $ROOT ..."
+	{
+		in_root "$ROOT" apt-get update &&
+			in_root "$ROOT" apt-get install -y --no-install-recommends "$@"
+	} >"$WORK/install.log" 2>&1 || { tail -n 20 "$WORK/install.log"; return 1; }
+	in_root "$ROOT" apt-get clean
 }

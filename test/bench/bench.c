@@ -99,8 +99,8 @@ latency(PGconn *primary, PGconn *standby, int rounds)
 
 	/*
 	 * A position behind a page header is never reported by a standby: on an
-	 * idle primary the polling client would not come to an end.  Allow it what
-	 * lsn_wait() does by itself.
+	 * idle primary the polling client would not come to an end.  Allow it
+	 * what lsn_wait() does by itself.
 	 */
 	prepare(primary, "lsn",
 			"SELECT l - CASE WHEN (l - '0/0') % 8192 = 24 THEN 24 ELSE 0 END FROM pg_current_wal_insert_lsn() l");

@@ -89,6 +89,9 @@ typedef struct LsnTrackerState
 	pg_atomic_uint64 looked_again;
 
 	pg_atomic_uint32 xact_waiters;	/* how many wait for a transaction */
+	pg_atomic_uint32 on_their_way;	/* how many have been taken out of the queue
+									 * by others and have not left it yet; see
+									 * waiters.c */
 
 	LWLock	   *lock;			/* protects the queue: waiters[], heap[],
 								 * xid_chains[] */
@@ -114,6 +117,7 @@ extern void InstallSharedState(void);
 /* replay.c: how far replay has come */
 extern void WatchRedo(void);
 extern void FollowReplay(void);
+extern void AwaitPublication(void);
 extern XLogRecPtr TrackedReplayPosition(void);
 extern bool NeedsPolling(void);
 
@@ -122,7 +126,7 @@ extern void AddWaiter(const LsnTarget *target, XLogRecPtr wake_at);
 extern bool InQueue(XLogRecPtr wake_at);
 extern void RemoveWaiter(void);
 extern bool SomebodyWaits(void);
-extern bool WakeDueWaiters(bool wait_for_lock);
+extern bool WakeDueWaiters(bool is_worker);
 extern bool WakeXactWaiters(TransactionId xid, int nsubxids, const TransactionId *subxids,
 							XLogRecPtr record_end);
 extern int	CopyWaiters(LsnWaiter *copy);

@@ -36,12 +36,15 @@
  */
 #include "postgres.h"
 
+#include <sched.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogreader.h"
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
+#include "miscadmin.h"
 
 #include "lsn_tracker.h"
 
@@ -238,6 +241,24 @@ FollowReplay(void)
 	}
 
 	/* else the startup process publishes; only the end is left to the worker */
+}
+
+/*
+ * Worker: let the startup process say in pg_last_wal_replay_lsn(), too, what it
+ * has said to us; it is a few instructions away from that.  If a crowd were
+ * woken before, each session of it would wait for that by itself (wait.c), and
+ * take the CPU that the startup process needs to get there.
+ */
+void
+AwaitPublication(void)
+{
+	XLogRecPtr	replayed = pg_atomic_read_u64(&tracker->replayed);
+
+	while (replayed != REPLAY_ENDED && GetXLogReplayRecPtr(NULL) < replayed)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) sched_yield();
+	}
 }
 
 /*

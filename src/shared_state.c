@@ -77,6 +77,7 @@ CreateSharedState(void)
 		pg_atomic_init_u64(&tracker->look_again, 0);
 		pg_atomic_init_u64(&tracker->looked_again, 0);
 		pg_atomic_init_u32(&tracker->xact_waiters, 0);
+		pg_atomic_init_u32(&tracker->on_their_way, 0);
 		tracker->lock = &GetNamedLWLockTranche("lsn_tracker")->lock;
 		tracker->heap = (LsnWaiter **) ((char *) tracker + HeapOffset());
 		for (int i = 0; i < MaxBackends; i++)

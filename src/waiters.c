@@ -17,10 +17,18 @@
  *
  * The startup process publishes the position and then fails to get the lock;
  * the holder lets go of the lock and then reads the position.  Both sides have
- * a full barrier in between, so the holder cannot miss it.  And since a batch
- * is bounded and may leave others behind, a session that has been woken looks
- * again on its way out (RemoveWaiter): as long as anybody is due there is
- * somebody on the way to wake him, also while the worker is away.
+ * a full barrier in between, so the holder cannot miss it.
+ *
+ * Nor does the startup process wake a crowd.  A batch is bounded and may leave
+ * others behind; and while sessions that were woken are on their way out of the
+ * queue (on_their_way), it wakes nobody at all: the last of them looks whether
+ * anybody is due when it leaves (RemoveWaiter), and wakes the next batch.  It
+ * first takes itself off the count and then reads the position, the startup
+ * process publishes the position and then reads the count, again with a full
+ * barrier on both sides.  So as long as anybody is due there is somebody on the
+ * way to wake him.  The worker is called as well whenever the startup process
+ * leaves somebody behind: it wakes a crowd faster, and it does not have to wait
+ * for a session that is slow.
  *
  * A position alone does not tell everybody's turn.  Who waits for a token must
  * judge again when the timeline changes, and who waits for a transaction when
@@ -43,10 +51,13 @@
  * How many sessions one call wakes at most.  Each costs the caller a system
  * call, and the caller may be the startup process.
  */
-#define WAKE_BATCH 8
+#define WAKE_BATCH 4
 
 /* Comes before every position, so that replay has always reached it. */
 #define AT_ONCE ((XLogRecPtr) 0)
+
+/* Has this session entered the queue, and not left it by itself since? */
+static bool entered = false;
 
 static LsnWaiter *
 MyWaiter(void)
@@ -203,6 +214,32 @@ ReleaseQueue(void)
 }
 
 /*
+ * Take this session out of the queue, or off the count of those who have been
+ * taken out by others.  The caller holds the lock, or has seen that it is not
+ * in the queue: only a session enters itself, so it stays out then.
+ */
+static void
+LeaveQueue(void)
+{
+	LsnWaiter  *me = MyWaiter();
+
+	if (me->heap_index != NOT_QUEUED)
+	{
+		TakeOut(me);
+		PublishSmallestTarget();
+	}
+	else if (entered)
+	{
+		/*
+		 * Full barrier: whoever leaves others to us because of the count has
+		 * published the position that we look at next.
+		 */
+		pg_atomic_fetch_sub_u32(&tracker->on_their_way, 1);
+	}
+	entered = false;
+}
+
+/*
  * Enter this session into the queue, or give it another place there.  Its
  * latch will be set once replay has reached wake_at, or has ended; if it waits
  * for a token or a transaction, also when something happened that could decide
@@ -216,8 +253,8 @@ AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
 	LsnWaiter  *me = MyWaiter();
 
 	LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
-	if (me->heap_index != NOT_QUEUED)
-		TakeOut(me);
+	LeaveQueue();
+	entered = true;
 	me->target = *target;
 	me->wake_at = Min(wake_at, LAST_TARGET);
 	me->pid = MyProcPid;
@@ -254,22 +291,14 @@ InQueue(XLogRecPtr wake_at)
 void
 RemoveWaiter(void)
 {
-	LsnWaiter  *me = MyWaiter();
-
-	/*
-	 * Looking without the lock is safe: only we enter ourselves, so if
-	 * somebody took us out we stay out.
-	 */
-	if (me->heap_index != NOT_QUEUED)
+	if (MyWaiter()->heap_index != NOT_QUEUED)
 	{
 		LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
-		if (me->heap_index != NOT_QUEUED)
-		{
-			TakeOut(me);
-			PublishSmallestTarget();
-		}
+		LeaveQueue();
 		LWLockRelease(tracker->lock);
 	}
+	else
+		LeaveQueue();
 	(void) WakeDueWaiters(false);
 }
 
@@ -284,12 +313,12 @@ SomebodyWaits(void)
  * Take sessions whose targets have been replayed out of the queue and set
  * their latches, at most WAKE_BATCH of them.
  *
- * Returns true if more are due.  With wait_for_lock false it never waits; if
- * the lock is busy it does nothing, and its holder does the waking instead.
- * Raises no error and allocates nothing.
+ * Returns true if more are due.  For all but the worker: does nothing if the
+ * lock is busy or sessions that were woken are still on their way, since these
+ * do the waking then; never waits, raises no error and allocates nothing.
  */
 bool
-WakeDueWaiters(bool wait_for_lock)
+WakeDueWaiters(bool is_worker)
 {
 	Latch	   *latches[WAKE_BATCH];
 	int			n;
@@ -307,8 +336,10 @@ WakeDueWaiters(bool wait_for_lock)
 		if (!SomebodyDue())
 			return false;
 
-		if (wait_for_lock)
+		if (is_worker)
 			LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
+		else if (pg_atomic_read_u32(&tracker->on_their_way) > 0)
+			return true;
 		else if (!LWLockConditionalAcquire(tracker->lock, LW_EXCLUSIVE))
 			return true;
 
@@ -319,6 +350,12 @@ WakeDueWaiters(bool wait_for_lock)
 			LsnWaiter  *waiter = tracker->heap[0];
 
 			latches[n++] = waiter->latch;
+
+			/*
+			 * Counted before it is out, which the full barrier ensures: it
+			 * takes itself off the count once it finds itself out.
+			 */
+			pg_atomic_fetch_add_u32(&tracker->on_their_way, 1);
 			TakeOut(waiter);
 			PublishSmallestTarget();
 		}

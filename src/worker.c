@@ -143,6 +143,7 @@ LsnTrackerWorkerMain(Datum main_arg)
 			FollowReplay();
 			timeout = poll_interval;
 		}
+		AwaitPublication();
 		while (WakeDueWaiters(true))
 			CHECK_FOR_INTERRUPTS();
 

@@ -59,7 +59,7 @@ lint:
 demo:
 	@KEEP='$(KEEP)' test/demo/run
 bench:
-	@test/bench/run
+	@QUICK='$(QUICK)' test/bench/run
 
 .PHONY: $(OWN_GOALS)
 

@@ -1,0 +1,9 @@
+# Medians and quartiles
+set output "load.svg"
+set title "From the commit's return to the wait's, while four others commit at full speed (median, quartiles)"
+set ylabel "ms"
+set yrange [0:*]
+unset key
+set boxwidth 0.5
+plot 'load.csv' using 0:($4 / 1000):(color(strcol(2))):xtic(2) every ::1 with boxes lc rgb variable, \
+	'' using 0:($4 / 1000):($5 / 1000):($6 / 1000) every ::1 with yerrorbars pt -1 lw 2 lc rgb "black"

@@ -694,17 +694,18 @@ redo_began(long long position)
 /* What a round's sessions wait for */
 typedef enum
 {
-	COMMIT,						/* the end of a commit, the last record */
+	NEXT_RECORD,				/* the only one, as it streams in */
 	ONE_POSITION,				/* one record among others */
 	DIFFERENT_POSITIONS			/* a record each */
 } Targets;
 
 /*
- * One round of so many sessions.  Replay is paused until everybody is in the
- * queue and the WAL is there, so that the startup process goes through it
- * without waiting for anything.  Notes the times from the beginning of the first
- * target's redo to the first and to the last return, and, unless it is a commit,
- * to the redo of the record that follows the last target.
+ * One round of so many sessions.  Unless it is about the next record, replay is
+ * paused until everybody is in the queue and the WAL is there, so that the
+ * startup process goes through it without waiting for anything.  Notes the times
+ * from the beginning of the first target's redo to the first and to the last
+ * return and, if asked for, to the redo of the record that follows the last
+ * target.
  */
 static void
 round_of_waiters(PGconn **conns, int sessions, int kind, Targets targets,
@@ -722,12 +723,13 @@ round_of_waiters(PGconn **conns, int sessions, int kind, Targets targets,
 
 	if (fds == NULL)
 		fds = calloc(sessions, sizeof(struct pollfd));
-	ask(standby, "pause", NULL, answer, sizeof(answer));
-	await_standby("pause_state", NULL, "paused");
-	if (targets == COMMIT)
-		ask(primary, "write", NULL, answer, sizeof(answer));
+	if (targets != NEXT_RECORD)
+	{
+		ask(standby, "pause", NULL, answer, sizeof(answer));
+		await_standby("pause_state", NULL, "paused");
+	}
 	ask(primary, "position", NULL, answer, sizeof(answer));
-	base = atoll(answer) + (targets == COMMIT ? 0 : OWN_WAL);
+	base = atoll(answer) + (targets == NEXT_RECORD ? 1 : OWN_WAL);
 	for (int s = 0; s < waiting; s++)
 	{
 		send_wait(conns[s], kind, base + s * distance);
@@ -735,11 +737,13 @@ round_of_waiters(PGconn **conns, int sessions, int kind, Targets targets,
 	}
 	snprintf(text, sizeof(text), "%d", waiting);
 	await_standby("waiting", NULL, text);
-	if (targets != COMMIT)
-		ask(primary, "write", NULL, answer, sizeof(answer));
-	ask(primary, "lsn", NULL, lsn, sizeof(lsn));
-	await_standby("received", lsn, "t");
-	ask(standby, "resume", NULL, answer, sizeof(answer));
+	ask(primary, "write", NULL, answer, sizeof(answer));
+	if (targets != NEXT_RECORD)
+	{
+		ask(primary, "lsn", NULL, lsn, sizeof(lsn));
+		await_standby("received", lsn, "t");
+		ask(standby, "resume", NULL, answer, sizeof(answer));
+	}
 
 	deadline = now_us() + LOST_AFTER * 1e6;
 	while (waiting > 0)
@@ -768,7 +772,8 @@ round_of_waiters(PGconn **conns, int sessions, int kind, Targets targets,
 			fds[s] = (struct pollfd){.fd = -1};
 		}
 	}
-	await_standby("replayed", lsn, "t");
+	if (targets != NEXT_RECORD)
+		await_standby("replayed", lsn, "t");
 	began = redo_began(base);
 	if (kind != NOBODY)
 	{
@@ -787,7 +792,7 @@ wakeup(int rounds, const char *standby_info)
 				last[2];
 
 	prepare_waiting();
-	prepare(primary, "write", "INSERT INTO crowd VALUES (1)");
+	prepare(primary, "write", "SELECT pg_logical_emit_message(false, 'bench', '', true)");
 	for (int k = 0; k < 2; k++)
 	{
 		first[k] = samples_for(rounds);
@@ -799,7 +804,7 @@ wakeup(int rounds, const char *standby_info)
 		{
 			int			k = (i + r) % 2;
 
-			round_of_waiters(conns, 1, k, COMMIT, &first[k], &last[k], NULL);
+			round_of_waiters(conns, 1, k, NEXT_RECORD, &first[k], &last[k], NULL);
 		}
 		progress("wake-up", r + 1, rounds);
 	}

@@ -592,7 +592,15 @@ operations(const char *name, int rounds, const char *primary_info)
 				continue;
 			snprintf(id, sizeof(id), "%ld", first++);
 			measure(c);
-			expect(c->name, answer, "1");
+			if (strcmp(answer, "1") != 0)
+			{
+				char		state[128];
+
+				query(standby, "SELECT 'received ' || pg_last_wal_receive_lsn() || ', replayed ' || pg_last_wal_replay_lsn()",
+					  state, sizeof(state));
+				die("%s: read \"%s\", not \"1\", having waited for %s; now the standby has %s\n",
+					c->name, answer, lsn, state);
+			}
 		}
 		for (int i = 0; i < FLOORS; i++)
 		{

@@ -8,7 +8,7 @@
 #	make lint		warnings as errors, cppcheck, shellcheck, formatting
 #	make dist		the archive for PGXN, of what is committed
 #	make demo		show what it does on a throw-away primary and standby
-#	make bench		measure it
+#	make bench		measure it; QUICK=1 for a first look
 #
 # All but the first line and dist run as root or as a user with sudo, need
 # nothing installed on a Debian machine, and leave the installed server alone.

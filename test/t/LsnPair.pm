@@ -167,13 +167,14 @@ sub future_lsn
 		"SELECT pg_current_wal_insert_lsn() + $distance");
 }
 
-# Write WAL up to there, and commit.
+# Commit a row, and then write WAL up to there: whoever waits for that position
+# finds the row.
 sub reach
 {
 	my ($node, $lsn) = @_;
 	$node->safe_psql('postgres', <<SQL);
-SELECT pg_logical_emit_message(false, '', repeat('x', greatest(0, '$lsn' - pg_current_wal_insert_lsn())::int));
 INSERT INTO t VALUES (1);
+SELECT pg_logical_emit_message(true, '', repeat('x', greatest(0, '$lsn' - pg_current_wal_insert_lsn())::int));
 SQL
 	return;
 }

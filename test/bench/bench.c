@@ -851,7 +851,8 @@ crowd(int sessions, int rounds, const char *standby_info)
 		{
 			for (int i = 0; i < KINDS; i++)
 			{
-				int			k = (i + r) % KINDS;
+				/* each comes as often behind the other as behind nobody */
+				int			k = i == NOBODY ? NOBODY : (i + r) % NOBODY;
 
 				round_of_waiters(conns, sessions, k, targets, &first[k], &last[k], &startup[k]);
 			}

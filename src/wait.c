@@ -180,9 +180,16 @@ TargetReached(const LsnTarget *target, XLogRecPtr *wake_at)
 /*
  * Sleep until the latch is set, the timeout (ms, -1: none) has passed, or the
  * client is gone; the caller's CHECK_FOR_INTERRUPTS() ends the session then.
+ *
+ * "client_events" says what the client's socket is watched for, and is
+ * WL_SOCKET_READABLE at the beginning of a wait.  That is what an idle session
+ * watches it for, so as a rule nothing has to be registered with the kernel
+ * before the wait and after it.  A closed connection is readable as well; so is
+ * one whose client has sent its next query already, and then it becomes
+ * WL_SOCKET_CLOSED.
  */
 static void
-SleepOnLatch(long timeout)
+SleepOnLatch(long timeout, uint32 *client_events)
 {
 	static uint32 wait_event = 0;
 	WaitEvent	events[FeBeWaitSetNEvents];
@@ -205,12 +212,14 @@ SleepOnLatch(long timeout)
 	 * socket in it.  All who wait on the socket say each time for what, so
 	 * nothing has to be put back (see pq_check_connection()).
 	 */
-	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, WL_SOCKET_CLOSED, NULL);
+	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, *client_events, NULL);
 	nevents = WaitEventSetWait(FeBeWaitSet, timeout, events, lengthof(events), wait_event);
 	for (int i = 0; i < nevents; i++)
 	{
 		if (events[i].events & WL_POSTMASTER_DEATH)
 			proc_exit(1);
+		if (events[i].events & WL_SOCKET_READABLE)
+			*client_events = WL_SOCKET_CLOSED;
 		if (events[i].events & WL_SOCKET_CLOSED)
 		{
 			ClientConnectionLost = true;
@@ -241,6 +250,8 @@ AppliedButNotPublished(const LsnTarget *target, XLogRecPtr wake_at)
 static bool
 SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 {
+	uint32		client_events = WL_SOCKET_READABLE;
+
 	for (;;)
 	{
 		XLogRecPtr	wake_at;
@@ -291,7 +302,7 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 		if (NeedsPolling())
 			sleep_ms = sleep_ms < 0 ? OWN_LOOK_MS : Min(sleep_ms, OWN_LOOK_MS);
 
-		SleepOnLatch(sleep_ms);
+		SleepOnLatch(sleep_ms, &client_events);
 	}
 }
 

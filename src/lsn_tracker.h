@@ -89,9 +89,14 @@ typedef struct LsnTrackerState
 	pg_atomic_uint64 looked_again;
 
 	pg_atomic_uint32 xact_waiters;	/* how many wait for a transaction */
-	pg_atomic_uint32 on_their_way;	/* how many have been taken out of the queue
-									 * by others and have not left it yet; see
-									 * waiters.c */
+
+	/*
+	 * How many have been taken out of the queue by others and have not left it
+	 * yet; see waiters.c.  In a crowd, everybody writes this: not into the line
+	 * from which everybody reads the words above.
+	 */
+	char		pad3[PG_CACHE_LINE_SIZE];
+	pg_atomic_uint32 on_their_way;
 
 	LWLock	   *lock;			/* protects the queue: waiters[], heap[],
 								 * xid_chains[] */
@@ -127,8 +132,8 @@ extern bool InQueue(XLogRecPtr wake_at);
 extern void RemoveWaiter(void);
 extern bool SomebodyWaits(void);
 extern bool WakeDueWaiters(bool is_worker);
-extern bool WakeXactWaiters(TransactionId xid, int nsubxids, const TransactionId *subxids,
-							XLogRecPtr record_end);
+extern bool BringXactWaitersForward(TransactionId xid, int nsubxids, const TransactionId *subxids,
+									XLogRecPtr record_end);
 extern int	CopyWaiters(LsnWaiter *copy);
 
 /* token.c: reading, writing and judging tokens */

@@ -8,9 +8,11 @@
  * redo function.  It runs in the startup process, once for each WAL record,
  * right after the record has been applied: a commit is then visible to new
  * snapshots.  It publishes the record's end and looks whether anybody waits
- * for that.  Two resource managers get a function that does more: behind a
- * record that can change the timeline, those who wait for a token judge it
- * again; behind the end of a transaction, those who wait for it are woken.
+ * for that; if so it wakes them when it is called the next time, a moment
+ * later (WakeSoon() says why).  Two resource managers get a function that does
+ * more: behind a record that can change the timeline, those who wait for a
+ * token judge it again; behind the end of a transaction, those who wait for it
+ * are woken.
  *
  * An error here would take the server down, and time spent here delays
  * replay.  So this code raises nothing, allocates nothing, takes the queue's
@@ -45,12 +47,24 @@
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "miscadmin.h"
+#include "utils/timeout.h"
 
 #include "lsn_tracker.h"
 
-/* What was in RmgrTable before us. */
+/*
+ * For how long a wake-up is put off if nothing calls us in between, ms.  Long
+ * enough that the timer, which is left running, seldom goes off for nothing.
+ */
+#define PUT_OFF_MS 10
+
+/* What was in RmgrTable, and in the WAL reader, before us. */
 static void (*server_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
 static void (*server_cleanup) (void);
+static XLogPageReadCB server_page_read;
+
+/* Startup process: is somebody due who has not been woken yet? */
+static bool wake_put_off = false;
+static TimeoutId put_off_timeout;
 
 static void TrackedRedo(XLogReaderState *record);
 static void TrackedXLogRedo(XLogReaderState *record);
@@ -106,19 +120,82 @@ PublishReplayed(XLogRecPtr replayed)
 	pg_memory_barrier();
 }
 
+static void
+WakeWhoIsDue(void)
+{
+	if (WakeDueWaiters(false))
+		WakeWorker();
+}
+
+/* Do what was put off, if anything was. */
+static inline void
+WakeNow(void)
+{
+	if (unlikely(wake_put_off))
+	{
+		wake_put_off = false;
+		disable_timeout(put_off_timeout, false);
+		WakeWhoIsDue();
+	}
+}
+
+/* In front of the WAL reader's page_read */
+static int
+TrackedPageRead(XLogReaderState *reader, XLogRecPtr page, int length, XLogRecPtr record, char *buffer)
+{
+	WakeNow();
+	return server_page_read(reader, page, length, record, buffer);
+}
+
+/*
+ * Startup process: somebody is due, now that a record has been applied.
+ *
+ * That it has been replayed is said by the server only after we have returned,
+ * and no session may answer before that.  Woken here, a session often takes
+ * the CPU from us, and then waits until we get it back.  So we put it off until
+ * we are called the next time, a few instructions later: in front of the next
+ * record or, if there is none yet, in front of the reading of more WAL.
+ *
+ * In between the server looks whether it is to pause, or to delay the next
+ * record.  If that is known already we do not put it off.  In case that it
+ * becomes known right then, or that a recovery target is reached at which
+ * replay pauses, a timer has the worker do it.
+ */
+static void
+WakeSoon(XLogReaderState *reader)
+{
+	if (tracker->worker_latch == NULL || recovery_min_apply_delay > 0 ||
+		GetRecoveryPauseState() != RECOVERY_NOT_PAUSED)
+	{
+		WakeWhoIsDue();
+		return;
+	}
+
+	if (reader->routine.page_read != TrackedPageRead)
+	{
+		server_page_read = reader->routine.page_read;
+		reader->routine.page_read = TrackedPageRead;
+		/* the handler does no more than SetLatch(), which a handler may */
+		put_off_timeout = RegisterTimeout(USER_TIMEOUT, WakeWorker);
+	}
+	wake_put_off = true;
+	enable_timeout_after(put_off_timeout, PUT_OFF_MS);
+}
+
 /*
  * Startup process: apply a record, then publish that it has been applied.
  */
 static void
 TrackedRedo(XLogReaderState *record)
 {
+	WakeNow();
+
 	server_redo[XLogRecGetRmid(record)] (record);
 
 	PublishReplayed(record->EndRecPtr);
 
-	if (unlikely(pg_atomic_read_u64(&tracker->smallest_target) <= record->EndRecPtr) &&
-		WakeDueWaiters(false))
-		WakeWorker();
+	if (unlikely(pg_atomic_read_u64(&tracker->smallest_target) <= record->EndRecPtr))
+		WakeSoon(record);
 }
 
 /*
@@ -139,8 +216,7 @@ TrackedXLogRedo(XLogReaderState *record)
 	if (info == XLOG_CHECKPOINT_SHUTDOWN || info == XLOG_END_OF_RECOVERY)
 	{
 		pg_atomic_write_u64(&tracker->look_again, record->EndRecPtr);
-		if (WakeDueWaiters(false))
-			WakeWorker();
+		WakeSoon(record);
 	}
 }
 
@@ -194,8 +270,8 @@ TrackedXactRedo(XLogReaderState *record)
 		default:
 			return;
 	}
-	if (WakeXactWaiters(xid, nsubxids, subxids, record->EndRecPtr))
-		WakeWorker();
+	if (BringXactWaitersForward(xid, nsubxids, subxids, record->EndRecPtr))
+		WakeSoon(record);
 }
 
 /*
@@ -210,9 +286,7 @@ TrackedCleanup(void)
 		server_cleanup();
 
 	PublishReplayed(REPLAY_ENDED);
-
-	if (WakeDueWaiters(false))
-		WakeWorker();
+	WakeWhoIsDue();
 }
 
 /*

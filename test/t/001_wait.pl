@@ -48,7 +48,7 @@ foreach my $mode (qw(redo poll))
 	for my $n (1 .. 300)
 	{
 		my $lsn = $writer->query(
-			"INSERT INTO c VALUES ($n); SELECT pg_current_wal_insert_lsn()");
+			"INSERT INTO c VALUES ($n); SELECT split_part(lsn_last_commit(), '\@', 1)");
 		my ($seen, $replayed) = split /\n/,
 		  $reader->query(
 			"SELECT lsn_wait('$lsn'); SELECT max(n), pg_last_wal_replay_lsn() >= '$lsn' FROM c"

@@ -159,6 +159,26 @@ foreach my $mode (qw(redo poll))
 	$standby->stop;
 }
 
+# A standby that pauses right behind the record that somebody waits for
+foreach my $mode (qw(redo poll))
+{
+	my ($primary, $standby) = new_pair("pause_$mode", "lsn_tracker.wakeup = $mode");
+	my $writer = session($primary);
+	my $xid = $writer->query('BEGIN; INSERT INTO t VALUES (1) RETURNING pg_current_xact_id()');
+
+	$xid =~ s/\D//g;
+	$standby->append_conf('postgresql.conf', "recovery_target_xid = '$xid'\nrecovery_target_action = pause");
+	$standby->restart;
+	my $waiter = start_wait(session($standby), "SELECT lsn_wait_xact('$xid', 0)");
+	await_waiters($standby, 1);
+	$writer->query('COMMIT');
+	is(finish_wait($waiter), 't', "$mode: recovery target at which replay pauses");
+	is($standby->safe_psql('postgres', 'SELECT pg_get_wal_replay_pause_state()'), 'paused', "$mode: it does");
+	$_->quit foreach ($writer, $waiter);
+	$standby->stop;
+	$primary->stop;
+}
+
 # A promotion without a single record to replay: the server then calls no
 # resource manager at all.  A clean shutdown leaves nothing to replay.
 my $alone = new_primary('alone');

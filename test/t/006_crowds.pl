@@ -114,6 +114,30 @@ kill 'CONT', $worker;
 $standby->stop;
 $primary->stop;
 
+# Sessions that were woken and do not come to leave the queue: the startup
+# process leaves the others to them, but the worker does not.
+{
+	my ($primary, $standby) = new_pair('stopped_sessions');
+	my $target = future_lsn($primary);
+	my $later = $primary->safe_psql('postgres', "SELECT '$target'::pg_lsn + 20000");
+	my @stopped = map { start_wait(session($standby), "SELECT lsn_wait('$target', 0)") } 1 .. 40;
+
+	await_waiters($standby, scalar @stopped);
+	my @pids = split /\n/, $standby->safe_psql('postgres', 'SELECT pid FROM lsn_waiters()');
+	kill 'STOP', @pids;
+	reach($primary, $target);
+	await_waiters($standby, 0);
+	my $waiter = start_wait(session($standby), "SELECT lsn_wait('$later', 0)");
+	await_waiters($standby, 1);
+	reach($primary, $later);
+	is(finish_wait($waiter), 't', 'sessions stopped on their way: another one is woken');
+	kill 'CONT', @pids;
+	is(join(' ', map { scalar finish_wait($_) } @stopped), join(' ', map { 't' } @stopped), 'and so are they');
+	$_->quit foreach (@stopped, $waiter);
+	$standby->stop;
+	$primary->stop;
+}
+
 # The same where there never is a worker, with a promotion at the end.
 foreach my $mode (qw(redo poll))
 {
@@ -125,6 +149,13 @@ foreach my $mode (qw(redo poll))
 	await_waiters($standby, $sessions);
 	reach($primary, $target);
 	finish_crowd($crowd, "$mode, no worker: one position");
+
+	$target = future_lsn($primary);
+	$crowd = start_crowd($standby, "no_worker_${mode}_different", "'$target'::pg_lsn + :client_id * 50");
+	await_waiters($standby, $sessions);
+	reach($primary, $target);
+	$primary->safe_psql('postgres', 'INSERT INTO t SELECT generate_series(1, 1000)');
+	finish_crowd($crowd, "$mode, no worker: as many positions as sessions");
 	promote_crowd($primary, $standby, "$mode, no worker");
 }
 

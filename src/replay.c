@@ -52,8 +52,9 @@
 #include "lsn_tracker.h"
 
 /*
- * For how long a wake-up is put off if nothing calls us in between, ms.  Long
- * enough that the timer, which is left running, seldom goes off for nothing.
+ * For how long a wake-up is put off at most, if nothing calls us in between, ms.
+ * The timer is not stopped when it turns out to be needless, so that one serves
+ * all wake-ups of that time.
  */
 #define PUT_OFF_MS 10
 
@@ -63,7 +64,7 @@ static void (*server_cleanup) (void);
 static XLogPageReadCB server_page_read;
 
 /* Startup process: is somebody due who has not been woken yet? */
-static bool wake_put_off = false;
+static volatile sig_atomic_t wake_put_off = false;
 static TimeoutId put_off_timeout;
 
 static void TrackedRedo(XLogReaderState *record);
@@ -134,9 +135,16 @@ WakeNow(void)
 	if (unlikely(wake_put_off))
 	{
 		wake_put_off = false;
-		disable_timeout(put_off_timeout, false);
 		WakeWhoIsDue();
 	}
+}
+
+/* Signal handler: it was put off for too long.  SetLatch() is all that it does. */
+static void
+WakeByTimer(void)
+{
+	if (wake_put_off)
+		WakeWorker();
 }
 
 /* In front of the WAL reader's page_read */
@@ -175,11 +183,13 @@ WakeSoon(XLogReaderState *reader)
 	{
 		server_page_read = reader->routine.page_read;
 		reader->routine.page_read = TrackedPageRead;
-		/* the handler does no more than SetLatch(), which a handler may */
-		put_off_timeout = RegisterTimeout(USER_TIMEOUT, WakeWorker);
+		put_off_timeout = RegisterTimeout(USER_TIMEOUT, WakeByTimer);
 	}
+
+	/* in this order: a timer that goes off in between knows of us */
 	wake_put_off = true;
-	enable_timeout_after(put_off_timeout, PUT_OFF_MS);
+	if (!get_timeout_active(put_off_timeout))
+		enable_timeout_after(put_off_timeout, PUT_OFF_MS);
 }
 
 /*

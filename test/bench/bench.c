@@ -712,8 +712,8 @@ typedef enum
  * paused until everybody is in the queue and the WAL is there, so that the
  * startup process goes through it without waiting for anything.  Notes the times
  * from the beginning of the first target's redo to the first and to the last
- * return and, if asked for, to the redo of the record that follows the last
- * target.
+ * return and, if asked for, to the redo of the second record behind the last
+ * target: lsn_tracker wakes sessions at the beginning of the first.
  */
 static void
 round_of_waiters(PGconn **conns, int sessions, int kind, Targets targets,
@@ -789,7 +789,7 @@ round_of_waiters(PGconn **conns, int sessions, int kind, Targets targets,
 		add(last, last_return - began);
 	}
 	if (startup != NULL)
-		add(startup, redo_began(base + (sessions - 1) * distance + 2 * RECORD) - began);
+		add(startup, redo_began(base + (sessions - 1) * distance + 3 * RECORD) - began);
 }
 
 static void

@@ -5,12 +5,57 @@ use warnings;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use IO::Socket::UNIX;
 use Test::More;
 use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
 my $never = 'FFFFFFFF/0';
+
+# A client that speaks the protocol without libpq, which would not send a query
+# while another one runs.
+sub raw_client
+{
+	my ($node) = @_;
+	my $client = IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port) or die "connect: $!";
+	my $startup = pack('N', 196608) . join("\0", 'user', scalar(getpwuid($>)), 'database', 'postgres', '') . "\0";
+
+	$client->syswrite(pack('N', 4 + length $startup) . $startup);
+	raw_answer($client);
+	return $client;
+}
+
+sub raw_query
+{
+	my ($client, $sql) = @_;
+	$client->syswrite('Q' . pack('N', 5 + length $sql) . "$sql\0");
+	return;
+}
+
+# Everything up to the server being ready for a query
+sub raw_answer
+{
+	my ($client) = @_;
+	my ($all, $type) = ('', '');
+
+	while ($type ne 'Z')
+	{
+		$client->read(my $head, 5) == 5 or die 'the connection was closed';
+		($type, my $length) = unpack 'aN', $head;
+		$client->read(my $body, $length - 4) == $length - 4 or die 'the connection was closed';
+		$all .= $head . $body;
+	}
+	return $all;
+}
+
+# CPU time of a process, in clock ticks
+sub cpu_ticks
+{
+	my ($pid) = @_;
+	my @stat = split / /, slurp_file("/proc/$pid/stat") =~ s/.*\) //sr;
+	return $stat[11] + $stat[12];
+}
 
 foreach my $mode (qw(redo poll))
 {
@@ -124,6 +169,27 @@ SQL
 	await_waiters($standby, 1);
 	reach($primary, $target);
 	is(finish_wait($session), 't', "$mode: and waits still work");
+
+	# A client that sends its next query while it waits: the session sleeps all
+	# the same, answers both, and notices when the client goes.
+	my $client = raw_client($standby);
+	$target = future_lsn($primary);
+	raw_query($client, "SELECT lsn_wait('$target', 0)");
+	my $pid = waiting_pid($standby);
+	raw_query($client, "SELECT 'the next'");
+	my $cpu = cpu_ticks($pid);
+	$standby->safe_psql('postgres', 'SELECT pg_sleep(0.5)');
+	cmp_ok(cpu_ticks($pid) - $cpu, '<', 20, "$mode: a query behind the wait does not keep the session busy");
+	reach($primary, $target);
+	like(raw_answer($client), qr/\0\0\0\x01t/, "$mode: the wait is answered");
+	like(raw_answer($client), qr/the next/, "$mode: and so is the next query");
+	raw_query($client, "SELECT lsn_wait('$never', 0)");
+	await_waiters($standby, 1);
+	raw_query($client, "SELECT 'never seen'");
+	close $client;
+	await_waiters($standby, 0);
+	ok($standby->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid"),
+		"$mode: client disconnected behind a query that it had sent");
 
 	$session->quit;
 	$standby->stop;

@@ -167,7 +167,8 @@ TrackedPageRead(XLogReaderState *reader, XLogRecPtr page, int length, XLogRecPtr
  * In between the server looks whether it is to pause, or to delay the next
  * record.  If that is known already we do not put it off.  In case that it
  * becomes known right then, or that a recovery target is reached at which
- * replay pauses, a timer has the worker do it.
+ * replay pauses, a timer has the worker do it.  A worker that leaves right then
+ * is followed by one that begins with a look at the queue.
  */
 static void
 WakeSoon(XLogReaderState *reader)
@@ -183,6 +184,12 @@ WakeSoon(XLogReaderState *reader)
 	{
 		server_page_read = reader->routine.page_read;
 		reader->routine.page_read = TrackedPageRead;
+
+		/*
+		 * Raises an error only if other libraries have used up all ten places
+		 * that there are in this process.  Starting a timer, below, allocates
+		 * nothing; the server does it in this process for its own.
+		 */
 		put_off_timeout = RegisterTimeout(USER_TIMEOUT, WakeByTimer);
 	}
 

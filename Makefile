@@ -17,6 +17,7 @@ MODULE_big = lsn_tracker
 OBJS = \
 	src/commit_report.o \
 	src/functions.o \
+	src/locks.o \
 	src/lsn_tracker.o \
 	src/min_lsn.o \
 	src/replay.o \

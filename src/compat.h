@@ -13,6 +13,7 @@
 #define LSN_TRACKER_COMPAT_H
 
 #include "access/transam.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/pg_lsn.h"
 #include "utils/wait_event.h"
@@ -46,6 +47,47 @@
 #else
 #define LSN_FORMAT "%X/%08X"
 #endif
+
+/* 17 also asks for stronger locks than the one named. */
+#if PG_VERSION_NUM < 170000
+#define LockHeldByMe(tag, mode, orstronger) LockHeldByMe(tag, mode)
+#endif
+
+/*
+ * Does this session hold any lock, but for the one on its virtual transaction?
+ * The locks are in MyProc's fast-path slots, or in its lists of those in the
+ * shared table.  16 made other lists of these, 18 several groups of the slots.
+ *
+ * Without a lock, since only the session itself takes and releases its locks.
+ * But others may move one from the slots to the lists, where they enter it first:
+ * so the slots are looked at first, too.
+ */
+static inline bool
+HoldsLocks(void)
+{
+#if PG_VERSION_NUM < 180000
+	if (MyProc->fpLockBits != 0)
+		return true;
+#else
+	for (int i = 0; i < FastPathLockGroupsPerBackend; i++)
+	{
+		if (MyProc->fpLockBits[i] != 0)
+			return true;
+	}
+#endif
+	pg_read_barrier();
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+	{
+#if PG_VERSION_NUM < 160000
+		if (!SHMQueueEmpty(&MyProc->myProcLocks[i]))
+			return true;
+#else
+		if (!dlist_is_empty(&MyProc->myProcLocks[i]))
+			return true;
+#endif
+	}
+	return false;
+}
 
 /* Read an LSN; false if it is none.  19 reports errors in a node. */
 static inline bool

@@ -117,6 +117,7 @@ _PG_init(void)
 
 	InstallMinLsn();
 	InstallCommitReports();
+	InstallLocks();
 	InstallSharedState();
 	RegisterWorker();
 }

@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
+#include "storage/lockdefs.h"
 #include "storage/lwlock.h"
 #include "utils/guc.h"
 
@@ -54,6 +55,7 @@ typedef struct LsnWaiter
 	int			next_of_xid;	/* in the chain of its xid_chains[], or NOBODY */
 	int			pid;
 	Latch	   *latch;
+	volatile bool holds_locks;	/* may have to give way to replay, see locks.c */
 } LsnWaiter;
 
 #define NOT_QUEUED (-1)
@@ -97,6 +99,15 @@ typedef struct LsnTrackerState
 	 */
 	char		pad3[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint32 on_their_way;
+
+	/*
+	 * Which relation replay is about to lock, who replays, and how many sleep
+	 * with locks of their own; see locks.c.  Touched when replay meets DDL,
+	 * and by sessions that hold locks.
+	 */
+	pg_atomic_uint64 wanted_relation;
+	Latch	   *volatile startup_latch;
+	pg_atomic_uint32 lock_holders;
 
 	LWLock	   *lock;			/* protects the queue: waiters[], heap[],
 								 * xid_chains[] */
@@ -159,6 +170,16 @@ extern void CheckTargetOnPrimary(const LsnTarget *target);
 extern bool TargetReached(const LsnTarget *target, XLogRecPtr *wake_at);
 extern bool WaitForReplay(const LsnTarget *target, int64 timeout);
 extern void RaiseTimeout(const LsnTarget *target, int64 timeout);
+
+/* locks.c: out of replay's way */
+extern void StepAside(void);
+extern void StepBack(void);
+extern void StepBackByError(void);
+extern void GiveWayToReplay(void);
+extern void AnnounceLocks(const xl_standby_lock *locks, int nlocks);
+extern void WithdrawAnnouncement(void);
+extern void LookForLockRequest(void);
+extern void InstallLocks(void);
 
 /* snapshot.c: letting go of a snapshot and taking a fresh one */
 extern QueryDesc *LetGoOfSnapshot(FunctionCallInfo fcinfo);

@@ -45,8 +45,10 @@
 #include "access/xlog_internal.h"
 #include "access/xlogreader.h"
 #include "access/xlogrecovery.h"
+#include "access/xlogutils.h"
 #include "catalog/pg_control.h"
 #include "miscadmin.h"
+#include "storage/standbydefs.h"
 #include "utils/timeout.h"
 
 #include "lsn_tracker.h"
@@ -70,6 +72,7 @@ static TimeoutId put_off_timeout;
 static void TrackedRedo(XLogReaderState *record);
 static void TrackedXLogRedo(XLogReaderState *record);
 static void TrackedXactRedo(XLogReaderState *record);
+static void TrackedStandbyRedo(XLogReaderState *record);
 static void TrackedCleanup(void);
 
 /*
@@ -87,13 +90,16 @@ WatchRedo(void)
 
 		/* ourselves behind ourselves would recurse without end */
 		if (rmgr->rm_name == NULL || rmgr->rm_redo == TrackedRedo ||
-			rmgr->rm_redo == TrackedXLogRedo || rmgr->rm_redo == TrackedXactRedo)
+			rmgr->rm_redo == TrackedXLogRedo || rmgr->rm_redo == TrackedXactRedo ||
+			rmgr->rm_redo == TrackedStandbyRedo)
 			continue;
 		server_redo[rmid] = rmgr->rm_redo;
 		if (rmid == RM_XLOG_ID)
 			rmgr->rm_redo = TrackedXLogRedo;
 		else if (rmid == RM_XACT_ID)
 			rmgr->rm_redo = TrackedXactRedo;
+		else if (rmid == RM_STANDBY_ID)
+			rmgr->rm_redo = TrackedStandbyRedo;
 		else
 			rmgr->rm_redo = TrackedRedo;
 	}
@@ -292,6 +298,28 @@ TrackedXactRedo(XLogReaderState *record)
 }
 
 /*
+ * The same for the records among which are those that lock relations, as the
+ * primary did: sessions that wait with a lock on one get out of the way.
+ */
+static void
+TrackedStandbyRedo(XLogReaderState *record)
+{
+	xl_standby_locks *locks = (xl_standby_locks *) XLogRecGetData(record);
+	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+
+	/* before sessions can read there is nobody to say it to */
+	if (info != XLOG_STANDBY_LOCK || !InHotStandby)
+	{
+		TrackedRedo(record);
+		return;
+	}
+
+	AnnounceLocks(locks->locks, locks->nlocks);
+	TrackedRedo(record);
+	WithdrawAnnouncement();
+}
+
+/*
  * Startup process: redo is over (promotion, or the end of a crash recovery).
  * Nobody's target will be replayed any more, so everybody is due; the worker
  * sees to it.
@@ -329,6 +357,7 @@ FollowReplay(void)
 		last_timeline = timeline;
 
 		PublishReplayed(replayed);
+		LookForLockRequest();
 	}
 
 	/* else the startup process publishes; only the end is left to the worker */

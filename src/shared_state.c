@@ -78,6 +78,8 @@ CreateSharedState(void)
 		pg_atomic_init_u64(&tracker->looked_again, 0);
 		pg_atomic_init_u32(&tracker->xact_waiters, 0);
 		pg_atomic_init_u32(&tracker->on_their_way, 0);
+		pg_atomic_init_u64(&tracker->wanted_relation, 0);
+		pg_atomic_init_u32(&tracker->lock_holders, 0);
 		tracker->lock = &GetNamedLWLockTranche("lsn_tracker")->lock;
 		tracker->heap = (LsnWaiter **) ((char *) tracker + HeapOffset());
 		for (int i = 0; i < MaxBackends; i++)

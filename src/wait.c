@@ -252,6 +252,8 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 {
 	uint32		client_events = WL_SOCKET_READABLE;
 
+	StepAside();
+
 	for (;;)
 	{
 		XLogRecPtr	wake_at;
@@ -282,6 +284,8 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 			(void) sched_yield();
 			continue;
 		}
+
+		GiveWayToReplay();
 
 		if (!InQueue(wake_at))
 		{
@@ -327,6 +331,7 @@ AfterInterruptedWait(int code, Datum arg)
 {
 	InterruptedWait *wait = (InterruptedWait *) DatumGetPointer(arg);
 
+	StepBackByError();
 	RemoveWaiter();
 	LogWait(wait->target, "was interrupted", wait->start);
 }
@@ -359,6 +364,7 @@ WaitForReplay(const LsnTarget *target, int64 timeout)
 			reached = SleepUntilReached(target, timeout, wait.start);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(AfterInterruptedWait, PointerGetDatum(&wait));
+		StepBack();
 		RemoveWaiter();
 	}
 

@@ -12,15 +12,6 @@ use LsnPair;
 my ($primary, $standby) = new_pair('snapshot', 'max_standby_streaming_delay = 1h',
 	'max_standby_archive_delay = 1h', 'hot_standby_feedback = off');
 
-# WAL that removes row versions which a snapshot taken before it still needs,
-# with the target behind it.
-sub write_clean_up
-{
-	$primary->safe_psql('postgres', 'UPDATE v SET i = i + 1');
-	$primary->safe_psql('postgres', 'VACUUM v');
-	return write_wal($primary);
-}
-
 sub conflicts
 {
 	return $standby->safe_psql('postgres',
@@ -50,7 +41,7 @@ foreach my $how (sort keys %calls)
 	my ($begin, $call, $end) = @{ $calls{$how} };
 
 	pause($standby);
-	my $target = write_clean_up();
+	my $target = write_clean_up($primary, 'v');
 	s/TARGET/$target/g foreach ($begin, $call);
 	$session->query($begin) if $begin;
 	start_wait($session, "SELECT $call");
@@ -67,7 +58,7 @@ is(conflicts(), '0', 'nothing was cancelled');
 # What that is worth: with a snapshot held, the same wait gets nowhere until its
 # time is up, since replay waits for the waiter.
 pause($standby);
-my $target = write_clean_up();
+my $target = write_clean_up($primary, 'v');
 start_wait($session,
 	"BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lsn_tracker.allow_held_snapshot = on; SELECT lsn_wait('$target', 1000); COMMIT"
 );
@@ -116,25 +107,6 @@ is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', '
 # open like a cursor; psql's FETCH_COUNT declares one.
 my (undef, undef, $err) = $standby->psql('postgres', "\\set FETCH_COUNT 1\nSELECT lsn_wait('0/1') FROM generate_series(1, 3)");
 is($err, '', 'the function itself can be called through a cursor');
-
-# What the README says of table locks: they are not let go of, and such a wait
-# ends like any query that is in replay's way.
-$standby->safe_psql('postgres', "ALTER SYSTEM SET max_standby_streaming_delay = '100ms'");
-$standby->reload;
-$session->query('BEGIN; SELECT count(*) FROM v');
-# a session that is idle in its transaction would be ended, not cancelled: it has
-# to wait by the time replay wants the lock
-pause($standby);
-$primary->safe_psql('postgres', 'ALTER TABLE v ADD COLUMN j int');
-$target = write_wal($primary);
-start_wait($session, "SELECT lsn_wait('$target', 0)");
-await_waiters($standby, 1);
-resume($standby);
-(undef, $err) = finish_wait($session);
-like($err, qr/canceling statement due to conflict with recovery/, 'a wait behind a table lock of its own is cancelled');
-await_waiters($standby, 0);
-$session->query('ROLLBACK');
-is($session->query("SELECT lsn_wait('$target')"), 't', 'and works without the lock');
 
 $session->quit;
 $standby->stop;

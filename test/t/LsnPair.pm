@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_primary add_standby new_pair insert_lsn write_wal write_token catch_up cut_off follow pause resume sqlstate compile future_lsn reach
+our @EXPORT = qw(new_primary add_standby new_pair insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow pause resume sqlstate compile future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid session);
 
 # Start a primary with the extension.  Further arguments: configuration lines.
@@ -83,6 +83,28 @@ sub write_token
 		"INSERT INTO t VALUES (1);\nSELECT lsn_last_commit()");
 }
 
+# WAL that removes row versions which a snapshot taken before it still needs, of
+# a table of which every row was updated; returns a position behind it.
+sub write_clean_up
+{
+	my ($node, $table) = @_;
+	$node->safe_psql('postgres', "UPDATE $table SET i = i + 1");
+	$node->safe_psql('postgres', "VACUUM $table");
+	return write_wal($node);
+}
+
+# Wait until replay stands and waits for a session: for its snapshot, or with
+# 'relation' for its lock.
+sub await_conflict
+{
+	my ($node, $what) = @_;
+	$what //= 'RecoveryConflictSnapshot';
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event = '$what'")
+	  or die "replay did not come to wait for: $what";
+	return;
+}
+
 # Take a standby's WAL source away; returns once it has gone.
 sub cut_off
 {
@@ -119,7 +141,11 @@ sub pause
 sub resume
 {
 	my ($node) = @_;
-	$node->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
+
+	# done, even if what is replayed next cancels the statement
+	$node->psql('postgres', 'SELECT pg_wal_replay_resume()');
+	$node->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'not paused'")
+	  or die 'replay was not resumed';
 	return;
 }
 

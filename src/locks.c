@@ -1,0 +1,326 @@
+/*-------------------------------------------------------------------------
+ *
+ * locks.c
+ *		Out of replay's way: the locks that a waiting session holds.
+ *
+ * Replay waits for two kinds of locks, and must never wait for a session that
+ * waits for replay.
+ *
+ * The lock on its virtual transaction.  A record that removes row versions is
+ * judged once: the startup process collects the virtual transactions that have
+ * an old snapshot at that moment, and then waits for these transactions to end,
+ * whatever becomes of their snapshots (ResolveRecoveryConflictWithVirtualXIDs()
+ * in standby.c).  Who was collected while it was parsed and planned, or in an
+ * earlier statement of its transaction, has no snapshot any more when it sleeps
+ * here, and is waited for all the same.  So it gives the lock up for the sleep;
+ * to the startup process it has ended then (VirtualXactLock() in lock.c).
+ *
+ * It has the lock again before it can take another snapshot.  That snapshot is
+ * no danger to the record for which the session had been collected: all
+ * transactions whose row versions that removes had ended, and their ends had been
+ * replayed, when it was judged, so no snapshot taken since needs them.  It is in
+ * danger from later records, if the lock is missing: these would not wait for
+ * it, and remove what it is about to read.
+ *
+ * Locks on relations.  Earlier statements of the transaction have left them,
+ * or LOCK TABLE has taken them.  When the primary locks a relation exclusively
+ * (DDL, and the truncation by VACUUM), replay has to do so, too
+ * (XLOG_STANDBY_LOCK).  It would cancel the holders at
+ * max_standby_streaming_delay, but it takes those without a lock on their virtual
+ * transaction for gone, and waits on.  So it announces which relation it
+ * is about to lock, and who sleeps with a lock on that ends his wait with an
+ * error.  Announced is by the startup process in front of the record's redo; in poll
+ * mode it is left alone, and whoever looks on its behalf sees that it waits.
+ *
+ *		session							startup process
+ *		mark itself as a holder			announce the relation
+ *		(full barrier)					(full barrier)
+ *		read the announcement			read the marks, set latches
+ *
+ * With a full barrier on both sides, at least one of the two sees what the
+ * other wrote.  Without one of them the session sleeps on, and replay waits for it
+ * for as long as that.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/resowner.h"
+
+#include "compat.h"
+#include "lsn_tracker.h"
+
+/* Announcements are a database's id and a relation's, or one of these. */
+#define NO_RELATION UINT64CONST(0)
+#define SOME_RELATIONS PG_UINT64_MAX
+
+/* Has this session given up the lock on its virtual transaction? */
+static bool aside = false;
+
+static uint64
+Announcement(Oid database, Oid relation)
+{
+	return ((uint64) database << 32) | relation;
+}
+
+/*
+ * Session: get out of replay's way, in order to sleep.  The caller must see to it
+ * that StepBack() or StepBackByError() is called on every way out.  Does nothing for a session that
+ * holds a snapshot: replay has to wait for that, and may cancel it.
+ */
+void
+StepAside(void)
+{
+	LsnWaiter  *me = &tracker->waiters[MyProcNumber];
+
+	Assert(!aside);
+	if (TransactionIdIsValid(MyProc->xmin))
+		return;
+
+	/* releases nothing but this; the transaction goes on under the same id */
+	VirtualXactLockTableCleanup();
+	aside = true;
+
+	if (HoldsLocks())
+	{
+		me->latch = MyLatch;
+		me->holds_locks = true;
+		/* a full barrier, too; see the top of this file */
+		pg_atomic_fetch_add_u32(&tracker->lock_holders, 1);
+	}
+}
+
+/* Session: it does not sleep any more, so nobody has to wake it for a lock. */
+static void
+Unmark(void)
+{
+	LsnWaiter  *me = &tracker->waiters[MyProcNumber];
+
+	if (me->holds_locks)
+	{
+		me->holds_locks = false;
+		pg_atomic_fetch_sub_u32(&tracker->lock_holders, 1);
+	}
+}
+
+static void
+LockVirtualXactAgain(void)
+{
+	VirtualTransactionId vxid;
+
+	/* the danger from which the lock protects a snapshot, see above */
+	Assert(!TransactionIdIsValid(MyProc->xmin));
+	GET_VXID_FROM_PGPROC(vxid, *MyProc);
+	VirtualXactLockTableInsert(vxid);
+	aside = false;
+}
+
+/*
+ * Session: the wait has come to an end; be in replay's way again where it is in
+ * the wrong.  Does nothing if StepAside() did nothing.
+ */
+void
+StepBack(void)
+{
+	Unmark();
+	if (aside)
+		LockVirtualXactAgain();
+}
+
+/*
+ * The same if the wait has ended by an error, or if the process exits.  The lock
+ * on the virtual transaction has to wait for AfterRelease().
+ */
+void
+StepBackByError(void)
+{
+	Unmark();
+}
+
+/*
+ * Session: a transaction or subtransaction has been rolled back, and what was
+ * locked in it has been released.
+ *
+ * Not earlier: replay, which still waits for a relation's lock, would see us with
+ * our virtual transaction, and where no delay is allowed end the session for what
+ * it is about to release.  Nor later: what comes next may take a snapshot.
+ */
+static void
+AfterRelease(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	if (!aside || isCommit || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+
+	if (isTopLevel)
+	{
+		/* the virtual transaction has ended */
+		aside = false;
+		return;
+	}
+
+	LockVirtualXactAgain();
+
+	/*
+	 * If replay has seen us without our virtual transaction, it sleeps until
+	 * the relation's lock is released, and locks from outside the
+	 * subtransaction are still there.  Let it look again, and treat us as any
+	 * other session that holds a lock.
+	 */
+	if (pg_atomic_read_u64(&tracker->wanted_relation) != NO_RELATION)
+		SetLatch(tracker->startup_latch);
+}
+
+/*
+ * To be called from _PG_init; all sessions inherit it.
+ */
+void
+InstallLocks(void)
+{
+	RegisterResourceReleaseCallback(AfterRelease, NULL);
+}
+
+/* Does this session hold a lock on the relation, of whatever mode? */
+static bool
+HoldsLockOn(Oid database, Oid relation)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, database, relation);
+	/* the strongest that the server allows during recovery comes last */
+	for (LOCKMODE mode = AccessShareLock; mode <= RowExclusiveLock; mode++)
+	{
+		if (LockHeldByMe(&tag, mode, false))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Session, between StepAside() and StepBack(): raise 40001 if replay is about to
+ * lock a relation on which this session holds a lock.  To be called each time
+ * that the latch was set.
+ */
+void
+GiveWayToReplay(void)
+{
+	uint64		wanted;
+
+	if (!tracker->waiters[MyProcNumber].holds_locks)
+		return;
+
+	/* the worker looks, too, but it may be away */
+	if (wakeup_mode == WAKEUP_POLL)
+		LookForLockRequest();
+
+	wanted = pg_atomic_read_u64(&tracker->wanted_relation);
+	if (wanted == NO_RELATION ||
+		(wanted != SOME_RELATIONS && !HoldsLockOn(wanted >> 32, (Oid) wanted)))
+		return;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("the wait for replay gives way to a lock that replay needs"),
+			 wanted == SOME_RELATIONS ?
+				 errdetail("Replay is about to lock several relations exclusively, and this transaction holds locks.") :
+				 errdetail("Replay is about to lock relation %u of database %u exclusively, on which this transaction holds a lock.",
+						   (Oid) wanted, (Oid) (wanted >> 32)),
+			 errhint("Repeat the transaction. One that waits before it reads holds no such lock.")));
+}
+
+/*
+ * Say which relation replay is about to lock, and wake whoever sleeps with locks.
+ * The latch is the startup process's.  Looks at each place in the queue once, and
+ * raises, allocates and waits for nothing: runs in the startup process.
+ */
+static void
+Announce(uint64 wanted, Latch *startup_latch)
+{
+	tracker->startup_latch = startup_latch;
+
+	/*
+	 * A full barrier, too; see the top of this file for what is lost without
+	 * it.  Who came after the same was announced has seen it.
+	 */
+	if (pg_atomic_exchange_u64(&tracker->wanted_relation, wanted) == wanted)
+		return;
+	if (pg_atomic_read_u32(&tracker->lock_holders) == 0)
+		return;
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		LsnWaiter  *waiter = &tracker->waiters[i];
+
+		if (waiter->holds_locks)
+			SetLatch(waiter->latch);
+	}
+}
+
+/*
+ * Startup process: these locks are about to be taken.  Those that it holds
+ * already, on behalf of whatever transaction, are of no interest: the primary
+ * repeats all that are held at every checkpoint.
+ */
+void
+AnnounceLocks(const xl_standby_lock *locks, int nlocks)
+{
+	uint64		wanted = NO_RELATION;
+
+	for (int i = 0; i < nlocks && wanted != SOME_RELATIONS; i++)
+	{
+		LOCKTAG		tag;
+
+		SET_LOCKTAG_RELATION(tag, locks[i].dbOid, locks[i].relOid);
+		if (LockHeldByMe(&tag, AccessExclusiveLock, false))
+			continue;
+
+		/* several at once are too rare to be told apart */
+		wanted = wanted == NO_RELATION ? Announcement(locks[i].dbOid, locks[i].relOid) : SOME_RELATIONS;
+	}
+	if (wanted != NO_RELATION)
+		Announce(wanted, MyLatch);
+}
+
+/* Replay has what it asked for. */
+void
+WithdrawAnnouncement(void)
+{
+	pg_atomic_write_u64(&tracker->wanted_relation, NO_RELATION);
+}
+
+/*
+ * In poll mode, the worker (or a session, which can't know whether there is
+ * one): see whether the startup process waits for a lock, and do what it would
+ * do.  During recovery nobody else can ask for such a lock.
+ */
+void
+LookForLockRequest(void)
+{
+	bool		found = false;
+	LockData   *data;
+
+	if (pg_atomic_read_u32(&tracker->lock_holders) == 0)
+		return;
+
+	data = GetLockStatusData();
+	for (int i = 0; i < data->nelements; i++)
+	{
+		LockInstanceData *lock = &data->locks[i];
+		PGPROC	   *proc;
+
+		if (lock->waitLockMode == AccessExclusiveLock &&
+			lock->locktag.locktag_type == LOCKTAG_RELATION &&
+			(proc = AuxiliaryPidGetProc(lock->pid)) != NULL)
+		{
+			Announce(Announcement(lock->locktag.locktag_field1, lock->locktag.locktag_field2),
+					 &proc->procLatch);
+			found = true;
+		}
+	}
+	pfree(data->locks);
+	pfree(data);
+	if (!found)
+		WithdrawAnnouncement();
+}

@@ -27,10 +27,10 @@
  * (DDL, and the truncation by VACUUM), replay has to do so, too
  * (XLOG_STANDBY_LOCK).  It would cancel the holders at
  * max_standby_streaming_delay, but it takes those without a lock on their virtual
- * transaction for gone, and waits on.  So it announces which relation it
- * is about to lock, and who sleeps with a lock on that ends his wait with an
- * error.  Announced is by the startup process in front of the record's redo; in poll
- * mode it is left alone, and whoever looks on its behalf sees that it waits.
+ * transaction for gone, and sleeps until the lock is released.  So it announces
+ * which relation it is about to lock, and who sleeps with a lock on that ends his
+ * wait with an error.  The startup process does so in front of the record's redo; in
+ * poll mode it is left alone, and whoever looks on its behalf sees that it waits.
  *
  *		session							startup process
  *		mark itself as a holder			announce the relation
@@ -45,6 +45,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -58,6 +60,9 @@
 #define NO_RELATION UINT64CONST(0)
 #define SOME_RELATIONS PG_UINT64_MAX
 
+/* The server does not say where its auxiliary processes begin. */
+#define FIRST_AUXILIARY_PROC MaxBackends
+
 /* Has this session given up the lock on its virtual transaction? */
 static bool aside = false;
 
@@ -65,6 +70,43 @@ static uint64
 Announcement(Oid database, Oid relation)
 {
 	return ((uint64) database << 32) | relation;
+}
+
+/*
+ * The startup process, NULL if there is none.  Of the auxiliary processes it alone
+ * holds the lock on a virtual transaction, as owner of all the others that it takes.  Without a lock: it may
+ * have gone by the time that we use the answer, but its place in shared memory is
+ * there, and all that is done to it there is to wake it.
+ */
+static PGPROC *
+FindStartupProcess(void)
+{
+	for (int i = 0; i < NUM_AUXILIARY_PROCS; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[FIRST_AUXILIARY_PROC + i];
+
+		if (LocalTransactionIdIsValid(proc->fpLocalTransactionId))
+			return proc;
+	}
+	return NULL;
+}
+
+/*
+ * Session: if replay waits for a virtual transaction, it may be ours.  It asks from
+ * time to time, and naps up to a second in between: end the nap.  A signal
+ * does, a latch does not; this one means nothing by itself and is sent to all
+ * kinds of processes by the server.
+ */
+static void
+EndNapOfReplay(void)
+{
+	PGPROC	   *startup = FindStartupProcess();
+	int			pid = startup ? startup->pid : 0;
+
+	if (pid != 0 &&
+		(startup->wait_event_info == WAIT_EVENT_RECOVERY_CONFLICT_SNAPSHOT ||
+		 startup->wait_event_info == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE))
+		(void) kill(pid, SIGUSR1);
 }
 
 /*
@@ -84,6 +126,7 @@ StepAside(void)
 	/* releases nothing but this; the transaction goes on under the same id */
 	VirtualXactLockTableCleanup();
 	aside = true;
+	EndNapOfReplay();
 
 	if (HoldsLocks())
 	{
@@ -94,7 +137,9 @@ StepAside(void)
 	}
 }
 
-/* Session: it does not sleep any more, so nobody has to wake it for a lock. */
+/*
+ * Session: it does not sleep any more, so nobody has to wake it for a lock.
+ */
 static void
 Unmark(void)
 {
@@ -107,8 +152,17 @@ Unmark(void)
 	}
 }
 
+/*
+ * Session: be in replay's way again where it is in the wrong.
+ *
+ * If replay has seen us without our virtual transaction, it sleeps until the
+ * relation's lock is released, whatever delay is allowed.  If we may still hold
+ * that, let it look again, and treat us as any other session.  Whether there is
+ * anything to look for is read after the lock is taken: what is announced later
+ * finds us with it.
+ */
 static void
-LockVirtualXactAgain(void)
+LockVirtualXactAgain(bool holds_locks)
 {
 	VirtualTransactionId vxid;
 
@@ -117,18 +171,30 @@ LockVirtualXactAgain(void)
 	GET_VXID_FROM_PGPROC(vxid, *MyProc);
 	VirtualXactLockTableInsert(vxid);
 	aside = false;
+
+	pg_memory_barrier();
+	if (holds_locks &&
+		(wakeup_mode == WAKEUP_POLL ||
+		 pg_atomic_read_u64(&tracker->wanted_relation) != NO_RELATION))
+	{
+		PGPROC	   *startup = FindStartupProcess();
+
+		if (startup)
+			SetLatch(&startup->procLatch);
+	}
 }
 
 /*
- * Session: the wait has come to an end; be in replay's way again where it is in
- * the wrong.  Does nothing if StepAside() did nothing.
+ * Session: the wait has come to an end.  Does nothing if StepAside() did nothing.
  */
 void
 StepBack(void)
 {
+	bool		holds_locks = tracker->waiters[MyProcNumber].holds_locks;
+
 	Unmark();
 	if (aside)
-		LockVirtualXactAgain();
+		LockVirtualXactAgain(holds_locks);
 }
 
 /*
@@ -156,22 +222,9 @@ AfterRelease(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *a
 		return;
 
 	if (isTopLevel)
-	{
-		/* the virtual transaction has ended */
-		aside = false;
-		return;
-	}
-
-	LockVirtualXactAgain();
-
-	/*
-	 * If replay has seen us without our virtual transaction, it sleeps until
-	 * the relation's lock is released, and locks from outside the
-	 * subtransaction are still there.  Let it look again, and treat us as any
-	 * other session that holds a lock.
-	 */
-	if (pg_atomic_read_u64(&tracker->wanted_relation) != NO_RELATION)
-		SetLatch(tracker->startup_latch);
+		aside = false;			/* the virtual transaction has ended */
+	else
+		LockVirtualXactAgain(true);
 }
 
 /*
@@ -233,14 +286,12 @@ GiveWayToReplay(void)
 
 /*
  * Say which relation replay is about to lock, and wake whoever sleeps with locks.
- * The latch is the startup process's.  Looks at each place in the queue once, and
- * raises, allocates and waits for nothing: runs in the startup process.
+ * Looks at each place in the queue once, and raises, allocates and waits for
+ * nothing: runs in the startup process.
  */
 static void
-Announce(uint64 wanted, Latch *startup_latch)
+Announce(uint64 wanted)
 {
-	tracker->startup_latch = startup_latch;
-
 	/*
 	 * A full barrier, too; see the top of this file for what is lost without
 	 * it.  Who came after the same was announced has seen it.
@@ -280,7 +331,7 @@ AnnounceLocks(const xl_standby_lock *locks, int nlocks)
 		wanted = wanted == NO_RELATION ? Announcement(locks[i].dbOid, locks[i].relOid) : SOME_RELATIONS;
 	}
 	if (wanted != NO_RELATION)
-		Announce(wanted, MyLatch);
+		Announce(wanted);
 }
 
 /* Replay has what it asked for. */
@@ -308,14 +359,11 @@ LookForLockRequest(void)
 	for (int i = 0; i < data->nelements; i++)
 	{
 		LockInstanceData *lock = &data->locks[i];
-		PGPROC	   *proc;
 
 		if (lock->waitLockMode == AccessExclusiveLock &&
-			lock->locktag.locktag_type == LOCKTAG_RELATION &&
-			(proc = AuxiliaryPidGetProc(lock->pid)) != NULL)
+			lock->locktag.locktag_type == LOCKTAG_RELATION)
 		{
-			Announce(Announcement(lock->locktag.locktag_field1, lock->locktag.locktag_field2),
-					 &proc->procLatch);
+			Announce(Announcement(lock->locktag.locktag_field1, lock->locktag.locktag_field2));
 			found = true;
 		}
 	}

@@ -101,12 +101,11 @@ typedef struct LsnTrackerState
 	pg_atomic_uint32 on_their_way;
 
 	/*
-	 * Which relation replay is about to lock, who replays, and how many sleep
-	 * with locks of their own; see locks.c.  Touched when replay meets DDL,
-	 * and by sessions that hold locks.
+	 * Which relation replay is about to lock, and how many sleep with locks of
+	 * their own; see locks.c.  Touched when replay meets DDL, and by sessions
+	 * that hold locks.
 	 */
 	pg_atomic_uint64 wanted_relation;
-	Latch	   *volatile startup_latch;
 	pg_atomic_uint32 lock_holders;
 
 	LWLock	   *lock;			/* protects the queue: waiters[], heap[],

@@ -67,6 +67,24 @@ SQL
 		finish_wait(start_wait($session, $end)) if $end ne '';
 	}
 
+	# Replay that has been waiting for a while naps for a second at a time; it is
+	# woken from that.
+	pause($standby);
+	my $target = write_clean_up($primary, 'v');
+	shut();
+	start_wait($session, "BEGIN;\nSELECT pg_advisory_lock(1);\nSELECT pg_advisory_unlock(1);\nSELECT lsn_wait('$target', 20000)");
+	$standby->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'advisory'") or die 'nobody at the gate';
+	resume($standby);
+	await_conflict($standby);
+	my $met = time;
+	await_conflict($standby) while time < $met + 1.2;
+	my $start = time;
+	open_gate();
+	like(scalar finish_wait($session), qr/^t\z/m, "$mode, behind a long statement: replay goes on");
+	cmp_ok(time - $start, '<', 0.6, "$mode, behind a long statement: at once");
+	finish_wait(start_wait($session, 'COMMIT'));
+
 	# A snapshot taken behind a wait, however that ended, holds replay up, and
 	# its rows stay.
 	my $never = 'FFFFFFFF/0';
@@ -133,7 +151,7 @@ SQL
 			my $target = write_wal($primary);
 			start_wait($_, "\\set VERBOSITY verbose\nSELECT lsn_wait('$target', 0)") foreach $session, $other;
 			await_waiters($standby, 2);
-			my $start = time;
+			$start = time;
 			resume($standby);
 			($out, $err) = finish_wait($session);
 			$quickest = min($quickest, time - $start);
@@ -156,14 +174,31 @@ SQL
 	finish_wait(start_wait($session, 'BEGIN; SELECT count(*) FROM w'));
 	pause($standby);
 	$primary->safe_psql('postgres', 'TRUNCATE w');
-	my $target = write_wal($primary);
+	$target = write_wal($primary);
 	start_wait($session, "SAVEPOINT s; SELECT lsn_wait('$target', 0)");
 	await_waiters($standby, 1);
 	resume($standby);
 	($out, $err) = finish_wait($session);
 	like($err, qr/gives way to a lock/, "$mode: a lock from outside the savepoint");
 	is($standby->safe_psql('postgres', "SELECT lsn_wait('$target', 20000)"), 't', "$mode: replay is not held up by what is left");
-	$_->{run}->finish foreach $session;
+	$session->{run}->finish;
+
+	# Nor does a wait release anything that times out, before it could give way.
+	my $worker = worker_pid($standby);
+	$session = session($standby);
+	finish_wait(start_wait($session, 'BEGIN; SELECT count(*) FROM w'));
+	pause($standby);
+	kill 'STOP', $worker;
+	$primary->safe_psql('postgres', 'TRUNCATE w');
+	$target = write_wal($primary);
+	start_wait($session, "SELECT lsn_wait('$target', 500)");
+	await_waiters($standby, 1);
+	resume($standby);
+	($out, $err) = finish_wait($session);
+	like("$out$err", $mode eq 'redo' ? qr/gives way to a lock/ : qr/^f\z|conflict with recovery/, "$mode: a lock, and a wait that is short");
+	is($standby->safe_psql('postgres', "SELECT lsn_wait('$target', 20000)"), 't', "$mode: replay is not held up behind it");
+	kill 'CONT', $worker;
+	$session->{run}->kill_kill;
 	$gate->quit;
 	$standby->stop;
 	$primary->stop;

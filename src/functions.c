@@ -174,12 +174,12 @@ static Datum
 Replicated(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	target;
-	XLogRecPtr	wake_at;
+	Outlook		outlook;
 
 	CheckPreloaded();
 	target = get_target(fcinfo);
 	if (RecoveryInProgress())
-		PG_RETURN_BOOL(TargetReached(&target, &wake_at));
+		PG_RETURN_BOOL(TargetReached(&target, &outlook));
 
 	CheckTargetOnPrimary(&target);
 	PG_RETURN_BOOL(true);

@@ -82,13 +82,16 @@ typedef struct LsnTrackerState
 
 	/*
 	 * The end of the last record behind which a position alone does not tell
-	 * who is due: it may have changed the timeline.  All who wait for a token
-	 * or a transaction are to look again; looked_again says up to where they
-	 * have been told to.  Written by whoever follows replay and, under the
-	 * lock, by whoever tells them.
+	 * who is due.  All who wait for a token are to look again, since it may
+	 * have changed the timeline; or all who wait for a transaction, since it
+	 * ended one and the queue was busy.  The second of each pair says up to
+	 * where they have been told to.  Written by whoever follows replay and,
+	 * under the lock, by whoever tells them.
 	 */
-	pg_atomic_uint64 look_again;
-	pg_atomic_uint64 looked_again;
+	pg_atomic_uint64 tokens_look_again;
+	pg_atomic_uint64 tokens_looked_again;
+	pg_atomic_uint64 xacts_look_again;
+	pg_atomic_uint64 xacts_looked_again;
 
 	pg_atomic_uint32 xact_waiters;	/* how many wait for a transaction */
 
@@ -144,6 +147,9 @@ extern bool SomebodyWaits(void);
 extern bool WakeDueWaiters(bool is_worker);
 extern bool BringXactWaitersForward(TransactionId xid, int nsubxids, const TransactionId *subxids,
 									XLogRecPtr record_end);
+extern bool SomebodyDue(void);
+extern void BringEndedXactsForward(void);
+extern void PromptDueWaiters(bool everybody);
 extern int	CopyWaiters(LsnWaiter *copy);
 
 /* token.c: reading, writing and judging tokens */
@@ -163,10 +169,19 @@ typedef enum XactState
 } XactState;
 
 extern XactState GetXactState(FullTransactionId xid);
+extern bool XactHasEnded(FullTransactionId xid);
 
 /* wait.c: the sleep loop and its outcomes */
+
+/* What a look at replay has told of a target that is not reached */
+typedef struct Outlook
+{
+	XLogRecPtr	wake_at;		/* until replay is here, no other look is worth it */
+	XLogRecPtr	replayed;		/* where replay was; 0 if that was not asked for */
+} Outlook;
+
 extern void CheckTargetOnPrimary(const LsnTarget *target);
-extern bool TargetReached(const LsnTarget *target, XLogRecPtr *wake_at);
+extern bool TargetReached(const LsnTarget *target, Outlook *outlook);
 extern bool WaitForReplay(const LsnTarget *target, int64 timeout);
 extern void RaiseTimeout(const LsnTarget *target, int64 timeout);
 

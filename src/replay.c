@@ -48,17 +48,18 @@
 #include "access/xlogutils.h"
 #include "catalog/pg_control.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "storage/standbydefs.h"
 #include "utils/timeout.h"
 
 #include "lsn_tracker.h"
 
 /*
- * For how long a wake-up is put off at most, if nothing calls us in between, ms.
- * The timer is not stopped when it turns out to be needless, so that one serves
- * all wake-ups of that time.
+ * For how long a wake-up is put off at most, if nothing calls us in between, or
+ * left to others, ms; and how long it takes at most until they are helped again.
  */
-#define PUT_OFF_MS 10
+#define TIMER_MS 10
+#define MAX_TIMER_MS 100
 
 /* What was in RmgrTable, and in the WAL reader, before us. */
 static void (*server_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
@@ -66,8 +67,11 @@ static void (*server_cleanup) (void);
 static XLogPageReadCB server_page_read;
 
 /* Startup process: is somebody due who has not been woken yet? */
-static volatile sig_atomic_t wake_put_off = false;
-static TimeoutId put_off_timeout;
+static bool wake_put_off = false;
+
+/* Startup process: its timer, and for how long it was started */
+static TimeoutId timer;
+static volatile int timer_ms;
 
 static void TrackedRedo(XLogReaderState *record);
 static void TrackedXLogRedo(XLogReaderState *record);
@@ -75,11 +79,49 @@ static void TrackedXactRedo(XLogReaderState *record);
 static void TrackedStandbyRedo(XLogReaderState *record);
 static void TrackedCleanup(void);
 
+/* What the table has of ours; of TrackedCleanup, that is at RM_XLOG_ID. */
+static bool redo_wrapped[RM_MAX_ID + 1];
+static bool cleanup_wrapped = false;
+
+static bool
+IsOurs(void (*redo) (XLogReaderState *record))
+{
+	return redo == TrackedRedo || redo == TrackedXLogRedo ||
+		redo == TrackedXactRedo || redo == TrackedStandbyRedo;
+}
+
+/*
+ * Postmaster, when shared memory goes, before it makes it anew after a crash: put
+ * back what was in the table, where no other library has come on top of us.  If it
+ * looks what is there when it is called again, like us, it then finds what it left,
+ * and does not take us for somebody new.
+ */
+static void
+UnwatchRedo(int code, Datum arg)
+{
+	for (int rmid = 0; rmid <= RM_MAX_ID; rmid++)
+	{
+		if (redo_wrapped[rmid] && IsOurs(RmgrTable[rmid].rm_redo))
+		{
+			RmgrTable[rmid].rm_redo = server_redo[rmid];
+			redo_wrapped[rmid] = false;
+		}
+	}
+	if (cleanup_wrapped && RmgrTable[RM_XLOG_ID].rm_cleanup == TrackedCleanup)
+	{
+		RmgrTable[RM_XLOG_ID].rm_cleanup = server_cleanup;
+		cleanup_wrapped = false;
+	}
+}
+
 /*
  * Have every replayed record pass through TrackedRedo, and the end of redo
  * through TrackedCleanup.  Runs in the postmaster, after all resource managers
- * have been registered; the startup process inherits the table.  After a crash
- * the postmaster comes here again with the table as we left it.
+ * have been registered; the startup process inherits the table.
+ *
+ * After a crash the postmaster comes here again.  Where we are in the table still,
+ * below another library's function, we must not go on top of that as well: it
+ * would call us, and we it, without end.
  */
 void
 WatchRedo(void)
@@ -88,11 +130,9 @@ WatchRedo(void)
 	{
 		RmgrData   *rmgr = &RmgrTable[rmid];
 
-		/* ourselves behind ourselves would recurse without end */
-		if (rmgr->rm_name == NULL || rmgr->rm_redo == TrackedRedo ||
-			rmgr->rm_redo == TrackedXLogRedo || rmgr->rm_redo == TrackedXactRedo ||
-			rmgr->rm_redo == TrackedStandbyRedo)
+		if (rmgr->rm_name == NULL || redo_wrapped[rmid])
 			continue;
+		redo_wrapped[rmid] = true;
 		server_redo[rmid] = rmgr->rm_redo;
 		if (rmid == RM_XLOG_ID)
 			rmgr->rm_redo = TrackedXLogRedo;
@@ -105,11 +145,14 @@ WatchRedo(void)
 	}
 
 	/* each clean-up function is called once, at the end: one is enough */
-	if (RmgrTable[RM_XLOG_ID].rm_cleanup != TrackedCleanup)
+	if (!cleanup_wrapped)
 	{
+		cleanup_wrapped = true;
 		server_cleanup = RmgrTable[RM_XLOG_ID].rm_cleanup;
 		RmgrTable[RM_XLOG_ID].rm_cleanup = TrackedCleanup;
 	}
+
+	on_shmem_exit(UnwatchRedo, (Datum) 0);
 }
 
 /*
@@ -127,11 +170,60 @@ PublishReplayed(XLogRecPtr replayed)
 	pg_memory_barrier();
 }
 
+/*
+ * Signal handler: some are due, and have been left to others, or put off, for as
+ * long as that.  Sets latches and the timer, and takes no lock.
+ */
+static void
+HelpByTimer(void)
+{
+	if (!SomebodyDue())
+		return;
+
+	WakeWorker();
+	PromptDueWaiters(false);
+
+	/* in case that those are slow, too; less and less often */
+	timer_ms = Min(2 * timer_ms, MAX_TIMER_MS);
+	enable_timeout_after(timer, timer_ms);
+}
+
+/*
+ * Start the timer, unless it runs.  It is not stopped when it turns out to be
+ * needless, so that one serves all wake-ups of that time.  Starting it allocates
+ * nothing; the server does it in this process for its own timers.  (It also stops
+ * all of them behind a conflict.  Whoever is due then is found by the redo that
+ * comes to its end.)
+ */
+static void
+StartTimer(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		/*
+		 * Raises an error only if other libraries have used up all ten places
+		 * that there are in this process.
+		 */
+		timer = RegisterTimeout(USER_TIMEOUT, HelpByTimer);
+		registered = true;
+	}
+	if (!get_timeout_active(timer))
+	{
+		timer_ms = TIMER_MS;
+		enable_timeout_after(timer, timer_ms);
+	}
+}
+
 static void
 WakeWhoIsDue(void)
 {
 	if (WakeDueWaiters(false))
+	{
 		WakeWorker();
+		StartTimer();
+	}
 }
 
 /* Do what was put off, if anything was. */
@@ -143,14 +235,6 @@ WakeNow(void)
 		wake_put_off = false;
 		WakeWhoIsDue();
 	}
-}
-
-/* Signal handler: it was put off for too long.  SetLatch() is all that it does. */
-static void
-WakeByTimer(void)
-{
-	if (wake_put_off)
-		WakeWorker();
 }
 
 /* In front of the WAL reader's page_read */
@@ -173,8 +257,7 @@ TrackedPageRead(XLogReaderState *reader, XLogRecPtr page, int length, XLogRecPtr
  * In between the server looks whether it is to pause, or to delay the next
  * record.  If that is known already we do not put it off.  In case that it
  * becomes known right then, or that a recovery target is reached at which
- * replay pauses, a timer has the worker do it.  A worker that leaves right then
- * is followed by one that begins with a look at the queue.
+ * replay pauses, the timer helps.
  */
 static void
 WakeSoon(XLogReaderState *reader)
@@ -190,19 +273,10 @@ WakeSoon(XLogReaderState *reader)
 	{
 		server_page_read = reader->routine.page_read;
 		reader->routine.page_read = TrackedPageRead;
-
-		/*
-		 * Raises an error only if other libraries have used up all ten places
-		 * that there are in this process.  Starting a timer, below, allocates
-		 * nothing; the server does it in this process for its own.
-		 */
-		put_off_timeout = RegisterTimeout(USER_TIMEOUT, WakeByTimer);
 	}
 
-	/* in this order: a timer that goes off in between knows of us */
 	wake_put_off = true;
-	if (!get_timeout_active(put_off_timeout))
-		enable_timeout_after(put_off_timeout, PUT_OFF_MS);
+	StartTimer();
 }
 
 /*
@@ -238,7 +312,8 @@ TrackedXLogRedo(XLogReaderState *record)
 	 */
 	if (info == XLOG_CHECKPOINT_SHUTDOWN || info == XLOG_END_OF_RECOVERY)
 	{
-		pg_atomic_write_u64(&tracker->look_again, record->EndRecPtr);
+		pg_atomic_write_u64(&tracker->xacts_look_again, record->EndRecPtr);
+		pg_atomic_write_u64(&tracker->tokens_look_again, record->EndRecPtr);
 		WakeSoon(record);
 	}
 }
@@ -331,7 +406,11 @@ TrackedCleanup(void)
 		server_cleanup();
 
 	PublishReplayed(REPLAY_ENDED);
-	WakeWhoIsDue();
+	if (WakeDueWaiters(false))
+		WakeWorker();
+
+	/* our timer leaves with us: nobody is left to others who may be slow */
+	PromptDueWaiters(true);
 }
 
 /*
@@ -350,13 +429,13 @@ FollowReplay(void)
 		TimeLineID	timeline;
 		XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
 
-		/* Nobody tells the worker which transactions have ended. */
-		if (timeline != last_timeline ||
-			pg_atomic_read_u32(&tracker->xact_waiters) > 0)
-			pg_atomic_write_u64(&tracker->look_again, replayed);
+		if (timeline != last_timeline)
+			pg_atomic_write_u64(&tracker->tokens_look_again, replayed);
 		last_timeline = timeline;
 
 		PublishReplayed(replayed);
+		if (pg_atomic_read_u32(&tracker->xact_waiters) > 0)
+			BringEndedXactsForward();
 		LookForLockRequest();
 	}
 

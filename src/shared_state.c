@@ -74,8 +74,10 @@ CreateSharedState(void)
 		memset(tracker, 0, SharedStateSize());
 		pg_atomic_init_u64(&tracker->replayed, 0);
 		pg_atomic_init_u64(&tracker->smallest_target, NOBODY_WAITS);
-		pg_atomic_init_u64(&tracker->look_again, 0);
-		pg_atomic_init_u64(&tracker->looked_again, 0);
+		pg_atomic_init_u64(&tracker->tokens_look_again, 0);
+		pg_atomic_init_u64(&tracker->tokens_looked_again, 0);
+		pg_atomic_init_u64(&tracker->xacts_look_again, 0);
+		pg_atomic_init_u64(&tracker->xacts_looked_again, 0);
 		pg_atomic_init_u32(&tracker->xact_waiters, 0);
 		pg_atomic_init_u32(&tracker->on_their_way, 0);
 		pg_atomic_init_u64(&tracker->wanted_relation, 0);

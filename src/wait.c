@@ -126,13 +126,13 @@ RaiseRecoveryEnded(const LsnTarget *target, XLogRecPtr replayed)
 
 /*
  * On a server that is in recovery, or was when the caller looked: has it
- * replayed what is waited for?  If not, *wake_at tells for which position to
+ * replayed what is waited for?  If not, *outlook tells for which position to
  * queue until it is worth to ask again.  Raises an error if it has not and
  * never will: recovery has ended (55000), or the write was lost in a failover
  * or rolled back (40000).
  */
 bool
-TargetReached(const LsnTarget *target, XLogRecPtr *wake_at)
+TargetReached(const LsnTarget *target, Outlook *outlook)
 {
 	bool		ended;
 	bool		comparable;
@@ -154,7 +154,8 @@ TargetReached(const LsnTarget *target, XLogRecPtr *wake_at)
 			return true;
 		if (ended)
 			RaiseRecoveryEnded(target, GetXLogReplayRecPtr(NULL));
-		*wake_at = LAST_TARGET;
+		outlook->wake_at = LAST_TARGET;
+		outlook->replayed = 0;
 		return false;
 	}
 
@@ -173,7 +174,8 @@ TargetReached(const LsnTarget *target, XLogRecPtr *wake_at)
 	}
 
 	/* a change of timeline wakes as well */
-	*wake_at = comparable ? target->replay_to : LAST_TARGET;
+	outlook->wake_at = comparable ? target->replay_to : LAST_TARGET;
+	outlook->replayed = replayed;
 	return false;
 }
 
@@ -229,17 +231,21 @@ SleepOnLatch(long timeout, uint32 *client_events)
 }
 
 /*
- * Has the startup process applied the record that we wait for, but is a few
+ * Has the startup process applied the record that we wait for, but was a few
  * instructions away from saying so in pg_last_wal_replay_lsn(), and on which
  * timeline?
+ *
+ * The outlook is that of the look that found the target not reached.  The position
+ * must not be read anew here: the startup process may have come to say so in
+ * between, and we would sleep on a judgement by the old timeline.
  */
 static bool
-AppliedButNotPublished(const LsnTarget *target, XLogRecPtr wake_at)
+AppliedButNotPublished(const LsnTarget *target, const Outlook *outlook)
 {
-	if (pg_atomic_read_u64(&tracker->replayed) >= wake_at)
+	if (pg_atomic_read_u64(&tracker->replayed) >= outlook->wake_at)
 		return true;
 	return target->timeline != 0 &&
-		pg_atomic_read_u64(&tracker->look_again) > GetXLogReplayRecPtr(NULL);
+		pg_atomic_read_u64(&tracker->tokens_look_again) > outlook->replayed;
 }
 
 /*
@@ -256,7 +262,7 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 
 	for (;;)
 	{
-		XLogRecPtr	wake_at;
+		Outlook		outlook;
 		double		remaining = 0;
 		long		sleep_ms = -1;
 
@@ -267,7 +273,7 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 
-		if (TargetReached(target, &wake_at))
+		if (TargetReached(target, &outlook))
 			return true;
 
 		if (timeout > 0)
@@ -278,7 +284,7 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 			sleep_ms = (long) Min(ceil(remaining), INT_MAX);
 		}
 
-		if (AppliedButNotPublished(target, wake_at))
+		if (AppliedButNotPublished(target, &outlook))
 		{
 			/* the startup process sets no latch then; let it run */
 			(void) sched_yield();
@@ -287,10 +293,10 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 
 		GiveWayToReplay();
 
-		if (!InQueue(wake_at))
+		if (!InQueue(outlook.wake_at))
 		{
 			/* enter the queue and look again before going to sleep */
-			AddWaiter(target, wake_at);
+			AddWaiter(target, outlook.wake_at);
 
 			/*
 			 * The worker sleeps as long as nobody waits.  If it is to look at
@@ -350,13 +356,13 @@ bool
 WaitForReplay(const LsnTarget *target, int64 timeout)
 {
 	InterruptedWait wait;
-	XLogRecPtr	wake_at;
+	Outlook		outlook;
 	bool		reached;
 
 	INSTR_TIME_SET_CURRENT(wait.start);
 	wait.target = target;
 
-	reached = TargetReached(target, &wake_at);
+	reached = TargetReached(target, &outlook);
 	if (!reached)
 	{
 		PG_ENSURE_ERROR_CLEANUP(AfterInterruptedWait, PointerGetDatum(&wait));

@@ -36,7 +36,11 @@
  * once; if they still have to wait, they enter it again.  Those who wait for a
  * transaction are found by its id in chains.  If the startup process can't get
  * the lock to do so, it writes down that all such sessions are to look again
- * (look_again), and the rule above applies.
+ * (xacts_look_again, tokens_look_again), and the rule above applies.
+ *
+ * All that rests on others who run: the worker, or one of the sessions on their
+ * way.  If all of them are stopped, the startup process's timer sets the latches
+ * of those who are due, whom it leaves in the queue (PromptDueWaiters).
  *
  *-------------------------------------------------------------------------
  */
@@ -161,21 +165,46 @@ PublishSmallestTarget(void)
 
 /* Has it not been told yet to all whom it concerns that they look again? */
 static bool
-LookAgainPending(void)
+TokensPending(void)
 {
-	return pg_atomic_read_u64(&tracker->look_again) >
-		pg_atomic_read_u64(&tracker->looked_again);
+	return pg_atomic_read_u64(&tracker->tokens_look_again) >
+		pg_atomic_read_u64(&tracker->tokens_looked_again);
 }
 
 static bool
+XactsPending(void)
+{
+	return pg_atomic_read_u64(&tracker->xacts_look_again) >
+		pg_atomic_read_u64(&tracker->xacts_looked_again);
+}
+
+/*
+ * Is there anybody whom to wake?  Without the lock.
+ */
+bool
 SomebodyDue(void)
 {
 	XLogRecPtr	smallest = pg_atomic_read_u64(&tracker->smallest_target);
 
-	if (LookAgainPending())
+	if (TokensPending() || XactsPending())
 		return true;
 	return smallest != NOBODY_WAITS &&
 		smallest <= pg_atomic_read_u64(&tracker->replayed);
+}
+
+/*
+ * Write down that what was said to here has been told; returns whether there was
+ * anything to tell.  Read once: what is said in between must be told, too.
+ */
+static bool
+TakeUp(pg_atomic_uint64 *look_again, pg_atomic_uint64 *looked_again)
+{
+	uint64		said = pg_atomic_read_u64(look_again);
+
+	if (said <= pg_atomic_read_u64(looked_again))
+		return false;
+	pg_atomic_write_u64(looked_again, said);
+	return true;
 }
 
 /*
@@ -185,17 +214,18 @@ SomebodyDue(void)
 static void
 HandleLookAgain(void)
 {
-	if (!LookAgainPending())
+	bool		tokens = TakeUp(&tracker->tokens_look_again, &tracker->tokens_looked_again);
+	bool		xacts = TakeUp(&tracker->xacts_look_again, &tracker->xacts_looked_again);
+
+	if (!tokens && !xacts)
 		return;
-	pg_atomic_write_u64(&tracker->looked_again,
-						pg_atomic_read_u64(&tracker->look_again));
 
 	/* towards the root only: what comes there has been seen already */
 	for (int i = 0; i < tracker->heap_size; i++)
 	{
 		LsnWaiter  *waiter = tracker->heap[i];
 
-		if (waiter->target.timeline != 0 || AwaitsXact(waiter))
+		if (AwaitsXact(waiter) ? xacts : (tokens && waiter->target.timeline != 0))
 		{
 			waiter->wake_at = AT_ONCE;
 			Sift(i, waiter);
@@ -436,9 +466,59 @@ BringXactWaitersForward(TransactionId xid, int nsubxids, const TransactionId *su
 	else
 	{
 		/* as for a change of timeline: whoever holds the lock tells them all */
-		pg_atomic_write_u64(&tracker->look_again, record_end);
+		pg_atomic_write_u64(&tracker->xacts_look_again, record_end);
 	}
 	return true;
+}
+
+/*
+ * Worker, in poll mode: nobody tells it which transactions have ended.  Make due
+ * whoever waits for one that has, as the startup process does.  May raise an error
+ * of the server's look-up.
+ */
+void
+BringEndedXactsForward(void)
+{
+	LsnWaiter  *waiters = palloc(MaxBackends * sizeof(LsnWaiter));
+	int			n = CopyWaiters(waiters);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (AwaitsXact(&waiters[i]) && XactHasEnded(waiters[i].target.xid))
+			(void) BringXactWaitersForward(XidFromFullTransactionId(waiters[i].target.xid), 0, NULL,
+										   pg_atomic_read_u64(&tracker->replayed));
+	}
+	pfree(waiters);
+}
+
+/*
+ * Startup process, also in its signal handler: set the latches of some who are
+ * due, a batch of them, others each time; or of everybody.  They stay in the queue,
+ * and leave it by themselves.  Without the lock, which the interrupted code may be
+ * about to take: what is read may have changed by then, and a latch be set for
+ * nothing.
+ */
+void
+PromptDueWaiters(bool everybody)
+{
+	static int	next = 0;
+	XLogRecPtr	replayed = pg_atomic_read_u64(&tracker->replayed);
+	bool		tokens = TokensPending();
+	bool		xacts = XactsPending();
+	int			prompted = 0;
+
+	for (int i = 0; i < MaxBackends && (everybody || prompted < WAKE_BATCH); i++)
+	{
+		LsnWaiter  *waiter = &tracker->waiters[next];
+
+		next = (next + 1) % MaxBackends;
+		if (waiter->heap_index != NOT_QUEUED &&
+			(waiter->wake_at <= replayed || (AwaitsXact(waiter) ? xacts : tokens)))
+		{
+			SetLatch(waiter->latch);
+			prompted++;
+		}
+	}
 }
 
 /*

@@ -27,6 +27,7 @@
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -103,6 +104,9 @@ void
 LsnTrackerWorkerMain(Datum main_arg)
 {
 	uint32		wait_event;
+	instr_time	last_look;
+
+	INSTR_TIME_SET_ZERO(last_look);
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -138,10 +142,20 @@ LsnTrackerWorkerMain(Datum main_arg)
 			CheckReplicationConfigured();
 		}
 
+		/* not more often, however often sessions wake us */
 		if (SomebodyWaits() && NeedsPolling())
 		{
-			FollowReplay();
-			timeout = poll_interval;
+			instr_time	since;
+
+			INSTR_TIME_SET_CURRENT(since);
+			INSTR_TIME_SUBTRACT(since, last_look);
+			timeout = poll_interval - (long) INSTR_TIME_GET_MILLISEC(since);
+			if (timeout <= 0 || INSTR_TIME_IS_ZERO(last_look))
+			{
+				FollowReplay();
+				INSTR_TIME_SET_CURRENT(last_look);
+				timeout = poll_interval;
+			}
 		}
 		AwaitPublication();
 		while (WakeDueWaiters(true))

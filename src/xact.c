@@ -81,3 +81,14 @@ GetXactState(FullTransactionId full_xid)
 				 errhint("Nothing that it wrote will ever be visible; repeat it if it should be.")));
 	return XACT_COMMITTED;
 }
+
+/*
+ * Standby: has the transaction ended, one way or the other?  May say so of one that
+ * is too old to be known, but raises no error for it.
+ */
+bool
+XactHasEnded(FullTransactionId xid)
+{
+	return FullTransactionIdPrecedes(xid, ReadNextFullTransactionId()) &&
+		!TransactionIdIsInProgress(XidFromFullTransactionId(xid));
+}

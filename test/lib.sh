@@ -239,7 +239,12 @@ client_libs() {
 	say "-L$("$PG_CONFIG" --libdir) -Wl,-rpath,$("$PG_CONFIG" --libdir) -lpq -lm"
 }
 
-# Compile one.  Arguments: source, result.
+# How another server library is compiled.
+module_cc() {
+	say "gcc -O2 -Wall -Werror -fPIC -shared $("$PG_CONFIG" --cflags | grep -o -e '-fsanitize=[^ ]*' | xargs) -I$("$PG_CONFIG" --includedir-server)"
+}
+
+# Compile a client.  Arguments: source, result.
 compile_client() {
 	# shellcheck disable=SC2046
 	$(client_cc) -o "$2" "$1" $(client_libs)

@@ -115,27 +115,43 @@ $standby->stop;
 $primary->stop;
 
 # Sessions that were woken and do not come to leave the queue: the startup
-# process leaves the others to them, but the worker does not.
+# process leaves the others to them, but the worker does not; and if that is stopped
+# as well, the startup process helps after a while, without another record.
+foreach my $stop_worker (0, 1)
 {
-	my ($primary, $standby) = new_pair('stopped_sessions');
+	my $what = 'sessions ' . ($stop_worker ? 'and worker ' : '') . 'stopped';
+	my ($primary, $standby) = new_pair("stopped_$stop_worker");
 	my $target = future_lsn($primary);
 	my $later = $primary->safe_psql('postgres', "SELECT '$target'::pg_lsn + 20000");
 	my @stopped = map { start_wait(session($standby), "SELECT lsn_wait('$target', 0)") } 1 .. 40;
 
 	await_waiters($standby, scalar @stopped);
 	my @pids = split /\n/, $standby->safe_psql('postgres', 'SELECT pid FROM lsn_waiters()');
-	kill 'STOP', @pids;
-	reach($primary, $target);
-	await_waiters($standby, 0);
 	my $waiter = start_wait(session($standby), "SELECT lsn_wait('$later', 0)");
-	await_waiters($standby, 1);
+	my $never = start_wait(session($standby), "SELECT lsn_wait('FFFFFFFF/0', 0)");
+	await_waiters($standby, @stopped + 2);
+	kill 'STOP', @pids, $stop_worker ? worker_pid($standby) : ();
 	reach($primary, $later);
-	is(finish_wait($waiter), 't', 'sessions stopped on their way: another one is woken');
+	is(finish_wait($waiter), 't', "$what: another one is woken");
+	if ($stop_worker)
+	{
+		my $token = write_token($primary);
+		is($standby->safe_psql('postgres', "SELECT lsn_wait('$token', 20000)"), 't', "$what: and so is the next");
+	}
 	kill 'CONT', @pids;
-	is(join(' ', map { scalar finish_wait($_) } @stopped), join(' ', map { 't' } @stopped), 'and so are they');
-	$_->quit foreach (@stopped, $waiter);
-	$standby->stop;
+	is(join(' ', map { scalar finish_wait($_) } @stopped), join(' ', map { 't' } @stopped), "$what: they return as well");
+
+	# at promotion everybody is due at once, and these come first
+	start_wait($_, "SELECT lsn_wait('F0/0', 0)") foreach @stopped;
+	await_waiters($standby, @stopped + 1);
+	kill 'STOP', @pids;
 	$primary->stop;
+	$standby->promote;
+	like((finish_wait($never))[1], qr/recovery ended/, "$what: promotion ends a wait");
+	kill 'CONT', @pids, $stop_worker ? worker_pid($standby) : ();
+	like((finish_wait($_))[1], qr/recovery ended/, "$what: also of those") foreach @stopped;
+	$_->quit foreach (@stopped, $waiter, $never);
+	$standby->stop;
 }
 
 # The same where there never is a worker, with a promotion at the end.

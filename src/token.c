@@ -27,6 +27,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "nodes/pg_list.h"
+#include "storage/fd.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -153,8 +154,90 @@ RaiseLost(const LsnTarget *target, TimeLineID current, XLogRecPtr left_at)
 }
 
 /*
- * The history of a timeline, newest first.  Raises an error if the file cannot
- * be read.
+ * Read a line of a history file: an ancestor, where it was left, and why.  Returns
+ * false if it is no such line.  The server is content with less at its end; we are
+ * not, since half a line could name another place.
+ */
+static bool
+ReadAncestor(const char *line, TimeLineHistoryEntry *ancestor)
+{
+	uint32		high;
+	uint32		low;
+	int			length = 0;
+
+	if (sscanf(line, "%u\t%X/%X%n", &ancestor->tli, &high, &low, &length) != 3 ||
+		!isspace((unsigned char) line[length]) || strchr(line, '\n') == NULL)
+		return false;
+	ancestor->end = ((uint64) high << 32) | low;
+	return true;
+}
+
+/*
+ * The ancestors of a timeline, newest first, as a List of TimeLineHistoryEntry.
+ * Raises an error if the file is missing, can't be read or is damaged: 58P01, 42501
+ * or XX001.
+ *
+ * The format is that of the server's readTimeLineHistory() (timeline.c).  Which we
+ * can't use: it ends the session if a file is unreadable, and takes it for one
+ * without ancestors if it is missing.
+ */
+static List *
+ReadHistory(TimeLineID timeline)
+{
+	char		path[MAXPGPATH];
+	char		line[MAXPGPATH];
+	List	   *history = NIL;
+	XLogRecPtr	begin = InvalidXLogRecPtr;
+	TimeLineID	last = 0;
+	FILE	   *file;
+	const char *help = "Copy the file into this server's pg_wal directory, from the archive or from another server of the cluster.";
+
+	TLHistoryFilePath(path, timeline);
+	file = AllocateFile(path, "r");
+	if (file == NULL)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open the history of timeline %u, file \"%s\": %m", timeline, path),
+				 errhint("%s", help)));
+
+	while (fgets(line, sizeof(line), file) != NULL)
+	{
+		TimeLineHistoryEntry *ancestor;
+		const char *text = line + strspn(line, " \t\n");
+
+		if (*text == '\0' || *text == '#')
+			continue;
+
+		ancestor = palloc(sizeof(TimeLineHistoryEntry));
+		if (!ReadAncestor(text, ancestor) || ancestor->tli <= last || ancestor->tli >= timeline)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("the history of timeline %u, file \"%s\", is damaged", timeline, path),
+					 errdetail("This should be an ancestor and where it was left: \"%s\".",
+							   pnstrdup(text, strcspn(text, "\n"))),
+					 errhint("%s", help)));
+		ancestor->begin = begin;
+		begin = ancestor->end;
+		last = ancestor->tli;
+		history = lcons(ancestor, history);
+	}
+	if (ferror(file))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read the history of timeline %u, file \"%s\": %m", timeline, path)));
+	FreeFile(file);
+
+	/* each timeline but the first has begun as the child of another */
+	if (history == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("the history of timeline %u, file \"%s\", is empty", timeline, path),
+				 errhint("%s", help)));
+	return history;
+}
+
+/*
+ * The same, read once for each timeline that the session meets.
  */
 static List *
 HistoryOf(TimeLineID timeline)
@@ -175,7 +258,7 @@ HistoryOf(TimeLineID timeline)
 	cached_timeline = 0;
 	MemoryContextReset(context);
 	caller = MemoryContextSwitchTo(context);
-	history = readTimeLineHistory(timeline);
+	history = ReadHistory(timeline);
 	MemoryContextSwitchTo(caller);
 	cached_timeline = timeline;
 	return history;
@@ -185,7 +268,8 @@ HistoryOf(TimeLineID timeline)
  * On a server that is on timeline "current": is the target's position part of
  * its history?  Then it is enough to compare positions.  Returns false if that
  * is not known yet: a server that has not followed a promotion does not know
- * the timelines behind it.  Raises 40000 if it never will be.
+ * the timelines behind it.  Raises 40000 if it never will be, and the errors of
+ * ReadHistory().
  */
 bool
 InHistory(const LsnTarget *target, TimeLineID current)
@@ -196,19 +280,16 @@ InHistory(const LsnTarget *target, TimeLineID current)
 	if (target->timeline == 0 || target->timeline == current)
 		return true;
 
+	/*
+	 * Each promotion gets a larger number than all timelines known to the
+	 * promoted server.  So a larger one is no ancestor, and may be followed
+	 * later; a smaller one that is no ancestor cannot become one.
+	 */
+	if (target->timeline > current)
+		return false;
 	history = HistoryOf(current);
 	if (!tliInHistory(target->timeline, history))
-	{
-		/*
-		 * Each promotion gets a larger number than all timelines known to the
-		 * promoted server, so a smaller one that is no ancestor cannot become
-		 * one.  Unless the history file is missing: then the server takes it
-		 * that there are no ancestors, and we don't know.
-		 */
-		if (target->timeline < current && list_length(history) > 1)
-			RaiseLost(target, current, InvalidXLogRecPtr);
-		return false;
-	}
+		RaiseLost(target, current, InvalidXLogRecPtr);
 
 	left_at = tliSwitchPoint(target->timeline, history, NULL);
 	if (target->lsn > left_at)

@@ -30,10 +30,10 @@ have_tools() {
 			gcc -I"$("$PG_CONFIG" --includedir)" -fsyntax-only -x c - 2>/dev/null
 }
 
-# Are the clients there whose examples the tests run?  With NODE_MODULES, npm has
+# Are the clients there whose examples the tests run, and the debugger?  With NODE_MODULES, npm has
 # done its work already.
 have_clients() {
-	find_python >/dev/null && have node && { [ -n "${NODE_MODULES:-}" ] || have npm; } &&
+	find_python >/dev/null && have node gdb && { [ -n "${NODE_MODULES:-}" ] || have npm; } &&
 		{ have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 }
 
@@ -65,10 +65,10 @@ apt_install() {
 install_tools() {
 	local v clients=()
 	command -v apt-get >/dev/null ||
-		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, the GSSAPI headers, gcc, make, and perl with IPC::Run; for the tests also node, npm, psycopg2 and pgbouncer"
+		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, the GSSAPI headers, gcc, make, and perl with IPC::Run; for the tests also node, npm, psycopg2, pgbouncer and gdb"
 	v=$(server_version)
 	if [ -n "${WANT_CLIENTS:-}" ]; then
-		clients=(python3-psycopg2 pgbouncer)
+		clients=(python3-psycopg2 pgbouncer gdb)
 		# there may be another one than Debian's
 		if [ -n "${NODE_MODULES:-}" ]; then
 			have node || clients+=(nodejs)
@@ -80,7 +80,7 @@ install_tools() {
 	apt_install gcc libc6-dev make perl libipc-run-perl libpq-dev libkrb5-dev \
 		"postgresql${v:+-$v}" "postgresql-server-dev-${v:-all}" "${clients[@]}"
 	have_tools || die "the packages are installed, but $PG_CONFIG still does not lead to a complete server"
-	[ -z "${WANT_CLIENTS:-}" ] || have_clients || die "the packages are installed, but a client is still missing: node, npm, pgbouncer, or python3 with psycopg2"
+	[ -z "${WANT_CLIENTS:-}" ] || have_clients || die "the packages are installed, but something is still missing: node, npm, pgbouncer, gdb, or python3 with psycopg2"
 }
 
 # The server refuses to run as root.  Everything below $WORK belongs to the

@@ -133,6 +133,34 @@ foreach my $mode (qw(redo poll))
 	like(sqlstate($c, "SELECT lsn_wait('$lost', 0)"), qr/^40000: the write at \Q$lost/, "$mode: what did not is lost there");
 	like(sqlstate($c, "SELECT lsn_replicated('$lost')"), qr/^40000/, "$mode: lsn_replicated says it, too");
 	await_waiters($c, 0);
+
+	# What tells it, is a file.  One that can't be read is an error each time, and
+	# no longer one once it is mended.
+	my $history = $c->data_dir . '/pg_wal/00000002.history';
+	my $text = slurp_file($history);
+	my $reads = session($c);
+	my $ask = "\\set VERBOSITY verbose\nSELECT lsn_replicated('$kept')";
+	my %damage = (
+		'58P01: could not open' => sub { },
+		'42501: could not open' => sub { append_to_file($history, $text); chmod 0, $history },
+		'is empty' => sub { append_to_file($history, "# nothing here\n\n") },
+		'XX001: .* is damaged.*"1\t0/30"' => sub { append_to_file($history, "1\t0/30") },
+		'XX001: .* is damaged.*"once upon' => sub { append_to_file($history, "once upon a time\n") },
+		'XX001: .* is damaged.*"2' => sub { append_to_file($history, "2\t0/3000000\tafter itself\n") });
+	foreach my $error (sort keys %damage)
+	{
+		chmod 0600, $history;
+		unlink $history;
+		$damage{$error}->();
+		($out, $err) = finish_wait(start_wait($reads, $ask));
+		like($err, qr/ERROR: .*$error/s, "$mode: history file: $error");
+	}
+	chmod 0600, $history;
+	unlink $history;
+	append_to_file($history, $text);
+	is(finish_wait(start_wait($reads, $ask)), 't', "$mode: the same session, with the file in place");
+	$reads->quit;
+
 	is(scalar finish_wait(start_wait($old_session, "SELECT lsn_replicated('$kept'), lsn_replicated('$new')")), 't|t',
 		"$mode: the same session on timeline 2");
 

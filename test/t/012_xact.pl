@@ -5,6 +5,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
@@ -69,6 +70,48 @@ foreach my $mode (qw(redo poll))
 	$write->('COMMIT');
 	is($ends->($waiter), 't', "$mode: in progress, then committed");
 	is($sees->(30), '1', "$mode: visible");
+
+	# Nobody is woken by what does not concern him.
+	{
+		my @tokens = map { start_wait(session($standby), "SELECT lsn_wait('FFFFFFFF/0\@1', 20000)") } 1 .. 10;
+		$xid = $write->("BEGIN;\nINSERT INTO t VALUES (35) RETURNING pg_current_xact_id()");
+		$ship->();
+		$waiter = $waits->($xid);
+		await_waiters($standby, 11);
+		my @pids = split /\n/, $standby->safe_psql('postgres', 'SELECT pid FROM lsn_waiters() ORDER BY xid');
+		my $wakings = sub {
+			my $n = 0;
+			$n += slurp_file("/proc/$_/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m ? $1 : die foreach @_;
+			return $n;
+		};
+		my ($before, $before_xact) = ($wakings->(@pids), $wakings->($pids[0]));
+		my $start = time;
+		$ship->() for 1 .. 10;
+		# in poll mode each looks for itself once a second
+		my $few = 2 + ($mode eq 'poll' ? int(time - $start) : 0);
+		cmp_ok($wakings->(@pids) - $before, '<=', $few * @pids, "$mode: others that wait for something sleep on");
+		cmp_ok($wakings->($pids[0]) - $before_xact, '<=', $few, "$mode: and so does who waits for a transaction");
+		$write->('COMMIT');
+		is($ends->($waiter), 't', "$mode: until that commits");
+		$standby->safe_psql('postgres', 'SELECT pg_cancel_backend(pid) FROM lsn_waiters()');
+		finish_wait($_), $_->quit foreach @tokens;
+	}
+
+	# At once, and not when it looks for itself
+	my $took = 0;
+	for (1 .. 5)
+	{
+		$xid = $write->("BEGIN;\nINSERT INTO t VALUES (36) RETURNING pg_current_xact_id()");
+		$ship->();
+		$waiter = $waits->($xid);
+		await_waiters($standby, 1);
+		$write->('COMMIT');
+		my $start = time;
+		is(scalar finish_wait($waiter), 't', "$mode: committed");
+		$took += time - $start;
+		$waiter->quit;
+	}
+	cmp_ok($took / 5, '<', 0.25, "$mode: and said so at once");
 
 	# Rolled back
 	$xid = $write->("BEGIN;\nINSERT INTO t VALUES (40) RETURNING pg_current_xact_id()");

@@ -33,6 +33,7 @@
 
 static XLogRecPtr last_commit = InvalidXLogRecPtr;
 static TimeLineID last_commit_timeline = 0;
+static XLogRecPtr last_commit_flushed = InvalidXLogRecPtr;	/* valid if that is not */
 
 static void
 AfterCommit(XactEvent event, void *arg)
@@ -63,6 +64,21 @@ AfterCommit(XactEvent event, void *arg)
 	last_commit = XactLastCommitEnd;
 	last_commit_timeline = GetWALInsertionTimeLine();
 
+	/*
+	 * A commit that is not flushed is lost if this server crashes.  Others are
+	 * flushed before we are called: with an id, unless synchronous_commit is
+	 * off.
+	 */
+	last_commit_flushed = InvalidXLogRecPtr;
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF ||
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	{
+		XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+
+		if (flushed < last_commit)
+			last_commit_flushed = flushed;
+	}
+
 	if (report_commits)
 		(void) set_config_option("lsn_tracker.last_commit", NULL,
 								 PGC_INTERNAL, PGC_S_DEFAULT,
@@ -82,6 +98,7 @@ LastCommitToken(void)
 		return NULL;
 	target.lsn = last_commit;
 	target.timeline = last_commit_timeline;
+	target.flushed = last_commit_flushed;
 	return TargetToText(&target);
 }
 

@@ -41,6 +41,7 @@ typedef struct LsnTarget
 	XLogRecPtr	lsn;			/* the end of the record that was asked for */
 	XLogRecPtr	replay_to;		/* reached when replay is at or past this */
 	TimeLineID	timeline;		/* of which lsn is a position; 0: of any */
+	XLogRecPtr	flushed;		/* if valid: lsn was not, WAL was up to here */
 	FullTransactionId xid;		/* if valid: this one, instead of the above */
 } LsnTarget;
 
@@ -60,6 +61,8 @@ typedef struct LsnWaiter
 
 #define NOT_QUEUED (-1)
 #define NOBODY (-1)
+
+#define MAX_RESTARTS 16
 
 typedef struct LsnTrackerState
 {
@@ -92,6 +95,14 @@ typedef struct LsnTrackerState
 	pg_atomic_uint64 tokens_looked_again;
 	pg_atomic_uint64 xacts_look_again;
 	pg_atomic_uint64 xacts_looked_again;
+
+	/*
+	 * Where the primary began to write WAL again after a restart, the last few
+	 * in turn; see token.c.  Written by the startup process, which counts each
+	 * after it has written it.
+	 */
+	pg_atomic_uint64 restarts[MAX_RESTARTS];
+	pg_atomic_uint32 n_restarts;
 
 	pg_atomic_uint32 xact_waiters;	/* how many wait for a transaction */
 
@@ -158,6 +169,7 @@ extern LsnTarget TokenToTarget(const char *token);
 extern LsnTarget XactToTarget(FullTransactionId xid);
 extern char *TargetToText(const LsnTarget *target);
 extern bool InHistory(const LsnTarget *target, TimeLineID current);
+extern void NoteRestart(XLogRecPtr lsn);
 extern void RaiseLost(const LsnTarget *target, TimeLineID current, XLogRecPtr left_at);
 
 /* xact.c: what has become of a transaction */

@@ -66,6 +66,9 @@ static void (*server_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
 static void (*server_cleanup) (void);
 static XLogPageReadCB server_page_read;
 
+/* Startup process: the reader of WAL, once a record has been replayed */
+static XLogReaderState *last_reader;
+
 /* Startup process: is somebody due who has not been woken yet? */
 static bool wake_put_off = false;
 
@@ -290,6 +293,7 @@ TrackedRedo(XLogReaderState *record)
 	server_redo[XLogRecGetRmid(record)] (record);
 
 	PublishReplayed(record->EndRecPtr);
+	last_reader = record;
 
 	if (unlikely(pg_atomic_read_u64(&tracker->smallest_target) <= record->EndRecPtr))
 		WakeSoon(record);
@@ -303,6 +307,14 @@ static void
 TrackedXLogRedo(XLogReaderState *record)
 {
 	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+
+	/*
+	 * What a primary writes first when it is started again; the second, where
+	 * the crash has left the beginning of a record.  Before it is published:
+	 * who finds it replayed must find it noted.
+	 */
+	if (info == XLOG_CHECKPOINT_SHUTDOWN || info == XLOG_OVERWRITE_CONTRECORD)
+		NoteRestart(record->ReadRecPtr);
 
 	TrackedRedo(record);
 
@@ -402,8 +414,17 @@ TrackedStandbyRedo(XLogReaderState *record)
 static void
 TrackedCleanup(void)
 {
+	XLogRecPtr	replayed = pg_atomic_read_u64(&tracker->replayed);
+
 	if (server_cleanup)
 		server_cleanup();
+
+	/*
+	 * From here on this server writes WAL itself: behind the last record or, if
+	 * there is only the beginning of another one, behind that (ReadRecord() in
+	 * xlogrecovery.c).  Before anybody asks it as a primary.
+	 */
+	NoteRestart(Max(replayed, last_reader->missingContrecPtr));
 
 	PublishReplayed(REPLAY_ENDED);
 	if (WakeDueWaiters(false))

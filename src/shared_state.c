@@ -74,6 +74,9 @@ CreateSharedState(void)
 		memset(tracker, 0, SharedStateSize());
 		pg_atomic_init_u64(&tracker->replayed, 0);
 		pg_atomic_init_u64(&tracker->smallest_target, NOBODY_WAITS);
+		for (int i = 0; i < MAX_RESTARTS; i++)
+			pg_atomic_init_u64(&tracker->restarts[i], 0);
+		pg_atomic_init_u32(&tracker->n_restarts, 0);
 		pg_atomic_init_u64(&tracker->tokens_look_again, 0);
 		pg_atomic_init_u64(&tracker->tokens_looked_again, 0);
 		pg_atomic_init_u64(&tracker->xacts_look_again, 0);

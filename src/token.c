@@ -11,6 +11,17 @@
  * behind that point is lost, although the new primary's WAL soon has other
  * records at the same LSN: a plain LSN cannot tell the two from one another.
  *
+ * A crash is no failover: the timeline stays.  But what the primary had not
+ * flushed, commits with synchronous_commit = off, is lost, and their positions are
+ * written over.  So the token of such a commit also tells up to where WAL was flushed
+ * when it was made: LSN@timeline~flushed.  When the primary is started again it
+ * first writes a record that tells so, at or behind that position and before the
+ * lost one, and whoever replays it remembers where (NoteRestart).  All that it wrote
+ * since lies behind that record, and so does what it has flushed by then.  Remembered are a
+ * few restarts, by a server that follows each record (not in poll mode), for
+ * as long as it runs: a token that survives more than that is compared as a
+ * position.
+ *
  * The history of a server's timeline (its ancestors, and where each was left)
  * stands in a file in pg_wal that the server writes when it is promoted and
  * fetches before it follows a promotion.  A timeline's history never changes,
@@ -75,13 +86,58 @@ XactToTarget(FullTransactionId xid)
 	return target;
 }
 
+/*
+ * Startup process: the primary's WAL begins anew here, after a crash or a shutdown.
+ */
+void
+NoteRestart(XLogRecPtr lsn)
+{
+	uint32		n = pg_atomic_read_u32(&tracker->n_restarts);
+
+	pg_atomic_write_u64(&tracker->restarts[n % MAX_RESTARTS], lsn);
+	/* whoever sees it counted must see it */
+	pg_write_barrier();
+	pg_atomic_write_u32(&tracker->n_restarts, n + 1);
+}
+
+/*
+ * Raise 40000 if the target's commit had not been flushed when the primary was
+ * restarted.  For targets that are positions in this server's history.
+ *
+ * The caller has read the position of replay: a restart before that has been noted
+ * by then, and is seen, since the server publishes the position under a lock.
+ */
+static void
+CheckNotLostInCrash(const LsnTarget *target)
+{
+	uint32		n;
+
+	if (XLogRecPtrIsInvalid(target->flushed))
+		return;
+
+	n = Min(pg_atomic_read_u32(&tracker->n_restarts), MAX_RESTARTS);
+	pg_read_barrier();
+	for (uint32 i = 0; i < n; i++)
+	{
+		XLogRecPtr	restart = pg_atomic_read_u64(&tracker->restarts[i]);
+
+		if (target->flushed <= restart && restart < target->lsn)
+			ereport(ERROR,
+					(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+					 errmsg("the write at %s has been lost in a crash of the primary", TargetToText(target)),
+					 errdetail("It was not flushed when it was committed, and the primary has been started again at " LSN_FORMAT ".",
+							   LSN_FORMAT_ARGS(restart)),
+					 errhint("Repeat the write. Commits with synchronous_commit = on are not lost so.")));
+	}
+}
+
 static void
 RaiseMalformed(const char *token)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 			 errmsg("invalid input syntax for a position or token: \"%s\"", token),
-			 errhint("A position looks like \"0/301DC08\", a token like \"0/301DC08@1\": the position and, in decimal, its timeline.")));
+			 errhint("A position looks like \"0/301DC08\", a token like \"0/301DC08@1\": the position and, in decimal, its timeline; some end in \"~\" and another position.")));
 }
 
 /*
@@ -92,6 +148,7 @@ LsnTarget
 TokenToTarget(const char *token)
 {
 	const char *at = strchr(token, '@');
+	const char *digit;
 	uint64		timeline = 0;
 	XLogRecPtr	lsn;
 	LsnTarget	target;
@@ -103,9 +160,9 @@ TokenToTarget(const char *token)
 		return target;
 
 	/* not strtoul(), which takes blanks, signs and other bases */
-	if (at[1] == '\0')
+	if (!isdigit((unsigned char) at[1]))
 		RaiseMalformed(token);
-	for (const char *digit = at + 1; *digit; digit++)
+	for (digit = at + 1; *digit && *digit != '~'; digit++)
 	{
 		if (!isdigit((unsigned char) *digit))
 			RaiseMalformed(token);
@@ -118,6 +175,10 @@ TokenToTarget(const char *token)
 				 errmsg("timeline out of range in token \"%s\"", token),
 				 errhint("Timelines are numbered from 1 to 4294967295.")));
 	target.timeline = (TimeLineID) timeline;
+
+	if (*digit == '~' &&
+		(!ReadLsn(digit + 1, &target.flushed) || target.flushed >= lsn))
+		RaiseMalformed(token);
 	return target;
 }
 
@@ -129,6 +190,9 @@ TargetToText(const LsnTarget *target)
 {
 	if (FullTransactionIdIsValid(target->xid))
 		return psprintf("transaction " UINT64_FORMAT, U64FromFullTransactionId(target->xid));
+	if (!XLogRecPtrIsInvalid(target->flushed))
+		return psprintf(LSN_FORMAT "@%u~" LSN_FORMAT, LSN_FORMAT_ARGS(target->lsn), target->timeline,
+						LSN_FORMAT_ARGS(target->flushed));
 	if (target->timeline != 0)
 		return psprintf(LSN_FORMAT "@%u", LSN_FORMAT_ARGS(target->lsn), target->timeline);
 	return psprintf(LSN_FORMAT, LSN_FORMAT_ARGS(target->lsn));
@@ -278,7 +342,10 @@ InHistory(const LsnTarget *target, TimeLineID current)
 	XLogRecPtr	left_at;
 
 	if (target->timeline == 0 || target->timeline == current)
+	{
+		CheckNotLostInCrash(target);
 		return true;
+	}
 
 	/*
 	 * Each promotion gets a larger number than all timelines known to the
@@ -294,5 +361,6 @@ InHistory(const LsnTarget *target, TimeLineID current)
 	left_at = tliSwitchPoint(target->timeline, history, NULL);
 	if (target->lsn > left_at)
 		RaiseLost(target, current, left_at);
+	CheckNotLostInCrash(target);
 	return true;
 }

@@ -12,6 +12,7 @@ $$ SELECT $1 || '@' || timeline_id FROM pg_control_checkpoint() $$;
 -- An unknown literal is text; each function takes both.
 --
 SELECT lsn_wait('0/1'), lsn_wait('0/1'::text), lsn_wait('0/1'::pg_lsn);
+SELECT lsn_wait(token_of('0/2') || '~0/1');
 SELECT lsn_wait(token_of('0/1')), lsn_wait(token_of('0/1'), 10), lsn_wait(target => token_of('0/1'));
 SELECT lsn_require('0/1'::pg_lsn), lsn_require(token_of('0/1'));
 SELECT lsn_replicated('0/1'::pg_lsn), lsn_replicated(token_of('0/1'));
@@ -37,6 +38,10 @@ SELECT lsn_wait('0/1@ 1');
 SELECT lsn_wait('0/1@1 ');
 SELECT lsn_wait(' 0/1@1');
 SELECT lsn_wait('0/1@0x1');
+SELECT lsn_wait('0/2@1~');
+SELECT lsn_wait('0/2@1~0/2');
+SELECT lsn_wait('0/2@~0/1');
+SELECT lsn_wait('0/2~0/1');
 SELECT lsn_wait('123456789/1@1');
 SELECT lsn_wait('0/1@0');
 SELECT lsn_wait('0/1@4294967296');
@@ -52,7 +57,7 @@ SET lsn_tracker.min_lsn = 1;
 SELECT setseed(0.5);
 DO $$
 DECLARE
-	alphabet text[] := string_to_array('0 1 7 9 a F g @ @ / - + . x % \ '' "', ' ') || ARRAY[' ', E'\x01', E'\t', E'\n', ''];
+	alphabet text[] := string_to_array('0 1 7 9 a F g @ @ / ~ - + . x % \ '' "', ' ') || ARRAY[' ', E'\x01', E'\t', E'\n', ''];
 	token text;
 	pos int;
 	well_formed boolean;
@@ -61,13 +66,17 @@ DECLARE
 	state text;
 BEGIN
 	FOR i IN 1 .. 10000 LOOP
-		token := (ARRAY['0/301DC08@1', '0/1', 'FFFFFFFF/FFFFFFFF@4294967295', '1/0@2', repeat('9', i % 100), ''])[1 + i % 6];
+		token := (ARRAY['0/301DC08@1', '0/1', 'FFFFFFFF/FFFFFFFF@4294967295', '1/0@2~0/FF', repeat('9', i % 100), '', '0/301DC08@1~0/301D000'])[1 + i % 7];
 		FOR j IN 1 .. 1 + i % 3 LOOP
 			pos := 1 + floor(random() * (length(token) + 1));
 			token := overlay(token PLACING alphabet[1 + floor(random() * array_length(alphabet, 1))]
 							 FROM pos FOR floor(random() * 2)::int);
 		END LOOP;
-		well_formed := token ~ '^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}(@[0-9]+)?$';
+		well_formed := token ~ '^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}(@[0-9]+(~[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})?)?$';
+		IF well_formed AND token LIKE '%~%' THEN
+			-- it tells that the position was not flushed
+			well_formed := split_part(token, '~', 2)::pg_lsn < split_part(token, '@', 1)::pg_lsn;
+		END IF;
 		BEGIN
 			PERFORM lsn_replicated(token);
 			state := 'true';

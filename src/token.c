@@ -169,16 +169,15 @@ TokenToTarget(const char *token)
 		if (timeline <= PG_UINT32_MAX)
 			timeline = timeline * 10 + (*digit - '0');
 	}
+	if (*digit == '~' &&
+		(!ReadLsn(digit + 1, &target.flushed) || target.flushed >= lsn))
+		RaiseMalformed(token);
 	if (timeline == 0 || timeline > PG_UINT32_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("timeline out of range in token \"%s\"", token),
 				 errhint("Timelines are numbered from 1 to 4294967295.")));
 	target.timeline = (TimeLineID) timeline;
-
-	if (*digit == '~' &&
-		(!ReadLsn(digit + 1, &target.flushed) || target.flushed >= lsn))
-		RaiseMalformed(token);
 	return target;
 }
 

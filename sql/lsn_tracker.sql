@@ -48,6 +48,12 @@ SELECT lsn_await_notification();
 SELECT lsn_await_notification(10);
 -- a NULL target leaves an earlier request alone
 SELECT lsn_request_notification('0/1');
+DISCARD PLANS;
+SELECT lsn_await_notification(10);
+SELECT lsn_request_notification('0/1');
+DISCARD ALL;
+SELECT lsn_await_notification(10);
+SELECT lsn_request_notification('0/1');
 SELECT lsn_request_notification(NULL) IS NULL AS is_null;
 SELECT lsn_await_notification(NULL);
 -- a request outlives its transaction
@@ -122,6 +128,12 @@ INSERT INTO t SELECT 3 WHERE lsn_wait('0/1');
 INSERT INTO t VALUES (3) RETURNING lsn_wait('0/1');
 CREATE VIEW v AS SELECT i FROM t;
 SELECT lsn_wait('0/1') FROM v;
+CREATE VIEW waits AS SELECT lsn_wait('0/1') AS waited, 1 AS i;
+CREATE VIEW waits_twice AS SELECT a.waited, b.waited AS again FROM waits a JOIN waits b USING (i);
+SELECT * FROM waits;
+SELECT * FROM waits_twice;
+SELECT * FROM waits, v;
+DROP VIEW waits_twice, waits;
 
 -- one snapshot for the whole transaction
 \set VERBOSITY default

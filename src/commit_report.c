@@ -3,7 +3,8 @@
  * commit_report.c
  *		The primary's side: telling the client the end of its own last commit.
  *
- * Runs in client sessions, at the end of each commit; no lock.
+ * Runs in client sessions, those over the replication protocol among them, at the
+ * end of each commit; no lock.
  *
  * lsn_tracker.last_commit is a read-only variable that the server reports
  * (GUC_REPORT): when it has been set, the server sends its value in a
@@ -46,7 +47,7 @@ AfterCommit(XactEvent event, void *arg)
 	 * command itself, whose last record is the prepared transaction's.  Each
 	 * position is given once, so a changed one is a new commit.
 	 */
-	if (event != XACT_EVENT_COMMIT || MyBackendType != B_BACKEND ||
+	if (event != XACT_EVENT_COMMIT || MyProcPort == NULL ||
 		XactLastCommitEnd == seen)
 		return;
 	seen = XactLastCommitEnd;

@@ -12,7 +12,14 @@
 #ifndef LSN_TRACKER_COMPAT_H
 #define LSN_TRACKER_COMPAT_H
 
+/*
+ * The server was built with GSSAPI, whose headers need not be here: its header of
+ * the client's connection is made to have the same layout without.
+ */
+#undef ENABLE_GSS
+
 #include "access/transam.h"
+#include "libpq/libpq.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/pg_lsn.h"

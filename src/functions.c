@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/tuplestore.h"
@@ -43,6 +44,33 @@ PG_FUNCTION_INFO_V1(lsn_waiters);
  */
 static bool notification_requested = false;
 static LsnTarget notification_target;
+
+static ProcessUtility_hook_type next_ProcessUtility = NULL;
+
+/* DISCARD ALL: a pooled connection's next client has requested nothing. */
+static void
+WatchDiscard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+			 ProcessUtilityContext context, ParamListInfo params,
+			 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	ProcessUtility_hook_type next = next_ProcessUtility ? next_ProcessUtility : standard_ProcessUtility;
+	DiscardStmt *discard = (DiscardStmt *) pstmt->utilityStmt;
+	bool		all = IsA(discard, DiscardStmt) && discard->target == DISCARD_ALL;
+
+	next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	if (all)
+		notification_requested = false;
+}
+
+/*
+ * To be called from _PG_init; all sessions inherit it.
+ */
+void
+InstallFunctions(void)
+{
+	next_ProcessUtility = ProcessUtility_hook;
+	ProcessUtility_hook = WatchDiscard;
+}
 
 static void
 CheckPreloaded(void)

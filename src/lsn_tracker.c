@@ -115,6 +115,7 @@ _PG_init(void)
 
 	MarkGUCPrefixReserved("lsn_tracker");
 
+	InstallFunctions();
 	InstallMinLsn();
 	InstallCommitReports();
 	InstallLocks();

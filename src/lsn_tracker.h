@@ -212,6 +212,9 @@ extern QueryDesc *LetGoOfSnapshot(FunctionCallInfo fcinfo);
 extern void TakeFreshSnapshot(QueryDesc *query);
 extern void CheckNoSnapshotHeld(void);
 
+/* functions.c: the SQL-callable functions */
+extern void InstallFunctions(void);
+
 /* min_lsn.c: waiting in a SET command */
 extern bool CheckMinLsn(char **newval, void **extra, GucSource source);
 extern void InstallMinLsn(void);

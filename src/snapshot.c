@@ -32,6 +32,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "nodes/execnodes.h"
 #include "nodes/plannodes.h"
 #include "storage/proc.h"
@@ -76,6 +77,10 @@ CallingSelect(FunctionCallInfo fcinfo)
 	return query;
 }
 
+/*
+ * A view is in the list of relations, too, before 16: for its privileges.  What it
+ * reads is there by itself.
+ */
 static bool
 ReadsRelation(PlannedStmt *plan)
 {
@@ -83,7 +88,9 @@ ReadsRelation(PlannedStmt *plan)
 
 	foreach(lc, plan->rtable)
 	{
-		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_RELATION)
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_RELATION && rte->relkind != RELKIND_VIEW)
 			return true;
 	}
 	return false;

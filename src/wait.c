@@ -25,12 +25,13 @@
 #include "postgres.h"
 
 #include <math.h>
+#include <poll.h>
 #include <sched.h>
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
-#include "libpq/libpq.h"
+#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "replication/walreceiver.h"
@@ -179,19 +180,64 @@ TargetReached(const LsnTarget *target, Outlook *outlook)
 	return false;
 }
 
+/* How a session that sleeps watches its client */
+typedef struct ClientWatch
+{
+	uint32		events;			/* what for, in the session's own set; 0: not there */
+	long		look_ms;		/* until it looks by itself, then */
+} ClientWatch;
+
+static void
+ClientIsGone(void)
+{
+	ClientConnectionLost = true;
+	InterruptPending = true;
+}
+
+/*
+ * The client will send nothing more.  Either it has closed the connection, or it
+ * has only shut down its own direction and still wants its answer: who sends a query
+ * and then the end of input does so.  The kernel knows by itself only of a local
+ * connection.  From another machine it is told when it sends something, so send what
+ * every client takes at any time, and changes nothing.
+ */
+static void
+ProbeClient(void)
+{
+	StringInfoData message;
+
+	pq_beginmessage(&message, 'S');
+	pq_sendstring(&message, "in_hot_standby");
+	pq_sendstring(&message, GetConfigOption("in_hot_standby", false, false));
+	pq_endmessage(&message);
+	(void) pq_flush_if_writable();
+}
+
+/*
+ * Has the connection been closed in both directions, or broken?  Does not wait.
+ */
+static bool
+ConnectionIsDead(void)
+{
+	struct pollfd client = {.fd = MyProcPort->sock};
+
+	return poll(&client, 1, 0) > 0 && (client.revents & (POLLHUP | POLLERR | POLLNVAL));
+}
+
 /*
  * Sleep until the latch is set, the timeout (ms, -1: none) has passed, or the
  * client is gone; the caller's CHECK_FOR_INTERRUPTS() ends the session then.
  *
- * "client_events" says what the client's socket is watched for, and is
- * WL_SOCKET_READABLE at the beginning of a wait.  That is what an idle session
- * watches it for, so as a rule nothing has to be registered with the kernel
- * before the wait and after it.  A closed connection is readable as well; so is
- * one whose client has sent its next query already, and then it becomes
- * WL_SOCKET_CLOSED.
+ * At the beginning of a wait the client's socket is watched for WL_SOCKET_READABLE.
+ * That is what an idle session watches it for, so as a rule nothing has to be
+ * registered with the kernel before the wait and after it.  A closed connection is
+ * readable as well; so is one whose client has sent its next query already, and then
+ * it is watched for WL_SOCKET_CLOSED.  That remains so if only one direction is
+ * closed, and is of no use then: we look ourselves, at once and then less and less
+ * often.
  */
 static void
-SleepOnLatch(long timeout, uint32 *client_events)
+SleepOnLatch(long timeout, ClientWatch *watch)
 {
 	static uint32 wait_event = 0;
 	WaitEvent	events[FeBeWaitSetNEvents];
@@ -200,9 +246,18 @@ SleepOnLatch(long timeout, uint32 *client_events)
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("LsnWait");
 
-	/* Not a client's session, or the kernel can't report a closed socket. */
-	if (MyProcPort == NULL || FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
+	if (watch->events == 0)
 	{
+		if (watch->look_ms > 0)
+		{
+			if (ConnectionIsDead())
+			{
+				ClientIsGone();
+				return;
+			}
+			timeout = timeout < 0 ? watch->look_ms : Min(timeout, watch->look_ms);
+			watch->look_ms = Min(2 * watch->look_ms, OWN_LOOK_MS);
+		}
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
 						 timeout, wait_event);
@@ -214,18 +269,24 @@ SleepOnLatch(long timeout, uint32 *client_events)
 	 * socket in it.  All who wait on the socket say each time for what, so
 	 * nothing has to be put back (see pq_check_connection()).
 	 */
-	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, *client_events, NULL);
+	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, watch->events, NULL);
 	nevents = WaitEventSetWait(FeBeWaitSet, timeout, events, lengthof(events), wait_event);
 	for (int i = 0; i < nevents; i++)
 	{
 		if (events[i].events & WL_POSTMASTER_DEATH)
 			proc_exit(1);
 		if (events[i].events & WL_SOCKET_READABLE)
-			*client_events = WL_SOCKET_CLOSED;
+			watch->events = WL_SOCKET_CLOSED;
 		if (events[i].events & WL_SOCKET_CLOSED)
 		{
-			ClientConnectionLost = true;
-			InterruptPending = true;
+			if (ConnectionIsDead())
+				ClientIsGone();
+			else
+			{
+				ProbeClient();
+				watch->events = 0;
+				watch->look_ms = 1;
+			}
 		}
 	}
 }
@@ -256,7 +317,11 @@ AppliedButNotPublished(const LsnTarget *target, const Outlook *outlook)
 static bool
 SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 {
-	uint32		client_events = WL_SOCKET_READABLE;
+	ClientWatch watch = {.events = WL_SOCKET_READABLE};
+
+	/* Not a client's session, or the kernel can't report a closed socket. */
+	if (MyProcPort == NULL || FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
+		watch.events = 0;
 
 	StepAside();
 
@@ -312,7 +377,7 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 		if (NeedsPolling())
 			sleep_ms = sleep_ms < 0 ? OWN_LOOK_MS : Min(sleep_ms, OWN_LOOK_MS);
 
-		SleepOnLatch(sleep_ms, &client_events);
+		SleepOnLatch(sleep_ms, &watch);
 	}
 }
 

@@ -24,7 +24,7 @@ have_tools() {
 		[ -x "$("$PG_CONFIG" --bindir)/postgres" ] &&
 		[ -e "$pgxs" ] &&
 		[ -e "$(dirname "$pgxs")/../test/perl/PostgreSQL/Test/Cluster.pm" ] &&
-		printf '#include "postgres.h"\n#include "libpq/libpq.h"\n' |
+		printf '#include "postgres.h"\n' |
 			gcc -I"$("$PG_CONFIG" --includedir-server)" -fsyntax-only -x c - 2>/dev/null &&
 		printf '#include <libpq-fe.h>\n' |
 			gcc -I"$("$PG_CONFIG" --includedir)" -fsyntax-only -x c - 2>/dev/null
@@ -65,7 +65,7 @@ apt_install() {
 install_tools() {
 	local v clients=()
 	command -v apt-get >/dev/null ||
-		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, the GSSAPI headers, gcc, make, and perl with IPC::Run; for the tests also node, npm, psycopg2, pgbouncer and gdb"
+		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, gcc, make, and perl with IPC::Run; for the tests also node, npm, psycopg2, pgbouncer and gdb"
 	v=$(server_version)
 	if [ -n "${WANT_CLIENTS:-}" ]; then
 		clients=(python3-psycopg2 pgbouncer gdb)
@@ -77,7 +77,7 @@ install_tools() {
 		fi
 	fi
 	# The server and its development files in one go, so that they match.
-	apt_install gcc libc6-dev make perl libipc-run-perl libpq-dev libkrb5-dev \
+	apt_install gcc libc6-dev make perl libipc-run-perl libpq-dev \
 		"postgresql${v:+-$v}" "postgresql-server-dev-${v:-all}" "${clients[@]}"
 	have_tools || die "the packages are installed, but $PG_CONFIG still does not lead to a complete server"
 	[ -z "${WANT_CLIENTS:-}" ] || have_clients || die "the packages are installed, but something is still missing: node, npm, pgbouncer, gdb, or python3 with psycopg2"

@@ -5,6 +5,7 @@ use warnings;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use IO::Socket::INET;
 use IO::Socket::UNIX;
 use Test::More;
 use FindBin;
@@ -17,8 +18,10 @@ my $never = 'FFFFFFFF/0';
 # while another one runs.
 sub raw_client
 {
-	my ($node) = @_;
-	my $client = IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port) or die "connect: $!";
+	my ($node, $over) = @_;
+	my $client = ($over // 'unix') eq 'unix' ? IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port) :
+	  IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $node->port);
+	die "connect: $!" if !$client;
 	my $startup = pack('N', 196608) . join("\0", 'user', scalar(getpwuid($>)), 'database', 'postgres', '') . "\0";
 
 	$client->syswrite(pack('N', 4 + length $startup) . $startup);
@@ -59,7 +62,7 @@ sub cpu_ticks
 
 foreach my $mode (qw(redo poll))
 {
-	my ($primary, $standby) = new_pair("interrupted_$mode", "lsn_tracker.wakeup = $mode");
+	my ($primary, $standby) = new_pair("interrupted_$mode", "lsn_tracker.wakeup = $mode", "listen_addresses = '127.0.0.1'");
 	my $session = session($standby);
 	my ($out, $err);
 
@@ -190,6 +193,42 @@ SQL
 	await_waiters($standby, 0);
 	ok($standby->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid"),
 		"$mode: client disconnected behind a query that it had sent");
+
+	# A client that sends its query and then the end of its input, and one that is
+	# gone: the first gets its answer, the session of the second ends.  From another
+	# machine the two look alike.
+	foreach my $over (qw(unix tcp))
+	{
+		$client = raw_client($standby, $over);
+		$target = future_lsn($primary);
+		raw_query($client, "SELECT lsn_wait('$target', 0)");
+		await_waiters($standby, 1);
+		$client->shutdown(1);
+		$pid = waiting_pid($standby);
+		$cpu = cpu_ticks($pid);
+		$standby->safe_psql('postgres', 'SELECT pg_sleep(0.5)');
+		cmp_ok(cpu_ticks($pid) - $cpu, '<', 20, "$mode, $over: half a connection does not keep the session busy");
+		await_waiters($standby, 1);
+		reach($primary, $target);
+		like(raw_answer($client), qr/\0\0\0\x01t/, "$mode, $over: and is answered");
+		close $client;
+
+		foreach my $half (0, 1)
+		{
+			$client = raw_client($standby, $over);
+			raw_query($client, "SELECT lsn_wait('$never', 0)");
+			$pid = waiting_pid($standby);
+			if ($half)
+			{
+				$client->shutdown(1);
+				$standby->safe_psql('postgres', 'SELECT pg_sleep(0.1)');
+			}
+			close $client;
+			await_waiters($standby, 0);
+			ok($standby->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid"),
+				"$mode, $over: disconnected, " . ($half ? 'one direction after the other' : 'both directions'));
+		}
+	}
 
 	$session->quit;
 	$standby->stop;

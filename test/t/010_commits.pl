@@ -13,6 +13,14 @@ use LsnPair;
 my $report = compile("$FindBin::RealBin/../clients/report.c");
 my ($primary, $standby) = new_pair('commits', 'max_prepared_transactions = 5', 'wal_writer_delay = 1ms');
 
+# A connection of the replication protocol that can write
+{
+	my $out = '';
+	IPC::Run::run([ 'psql', '-XAtq', $primary->connstr('postgres') . ' replication=database' ], '<',
+		\"INSERT INTO t VALUES (1);\nSHOW lsn_tracker.last_commit;\n", '>', \$out);
+	like($out, qr{^[0-9A-F]+/[0-9A-F]+\@1\n$}, 'a commit over a replication connection to a database');
+}
+
 $primary->safe_psql('postgres', <<'SQL');
 CREATE TABLE counter (n int);
 INSERT INTO counter VALUES (0);
@@ -118,7 +126,7 @@ my %number;
 sub number
 {
 	my ($token) = @_;
-	my ($hi, $lo) = $token =~ m{^([0-9A-F]+)/([0-9A-F]+)(?:\@1)?$} or die "not a token: $token";
+	my ($hi, $lo) = $token =~ m{^([0-9A-F]+)/([0-9A-F]+)(?:\@1(?:~\S+)?)?$} or die "not a token: $token";
 	return hex($hi) << 32 | hex($lo);
 }
 

@@ -149,6 +149,16 @@ resume($standby);
 catch_up($primary, $standby);
 $rows++;
 
+# In a procedure or a DO block no snapshot is held behind a COMMIT: there it waits.
+pause($standby);
+my $behind = write_clean_up($primary, 't');
+start_wait($session, "DO \$\$ BEGIN PERFORM 1 FROM t; COMMIT; SET lsn_tracker.min_lsn = '$behind'; END \$\$;\nSHOW lsn_tracker.min_lsn");
+await_waiters($standby, 1);
+resume($standby);
+($out, $err) = finish_wait($session);
+is("$out$err", $behind, 'SET behind a COMMIT in a DO block waits');
+$rows = $primary->safe_psql('postgres', 'SELECT count(*) FROM t');
+
 # Parallel workers take over the value without waiting.
 start_wait($session, <<SQL);
 SET lsn_tracker.min_lsn = '$token';

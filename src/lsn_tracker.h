@@ -185,6 +185,13 @@ extern bool XactHasEnded(FullTransactionId xid);
 
 /* wait.c: the sleep loop and its outcomes */
 
+/*
+ * Not fresh enough in time: of the class "object not in prerequisite state", with
+ * a code of our own, so that a client can tell it from a cancel and from a
+ * statement_timeout (57014) and ask the primary instead.
+ */
+#define ERRCODE_NOT_FRESH MAKE_SQLSTATE('5', '5', 'L', '0', '1')
+
 /* What a look at replay has told of a target that is not reached */
 typedef struct Outlook
 {

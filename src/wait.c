@@ -469,7 +469,7 @@ RaiseTimeout(const LsnTarget *target, int64 timeout)
 	bool		comparable = InHistory(target, timeline);
 
 	ereport(ERROR,
-			(errcode(ERRCODE_QUERY_CANCELED),
+			(errcode(ERRCODE_NOT_FRESH),
 			 errmsg("timed out after %lld ms while waiting for replay of %s",
 					(long long) timeout, TargetToText(target)),
 			 comparable ?

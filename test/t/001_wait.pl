@@ -109,7 +109,7 @@ SQL
 	($ret, $out, $err) = $standby->psql('postgres',
 		"\\set VERBOSITY verbose\nSELECT lsn_require('$target', 10)");
 	my $behind = $primary->safe_psql('postgres', "SELECT '$target' - '$replayed'::pg_lsn");
-	like($err, qr/ERROR:  57014: timed out after 10 ms while waiting for replay of $target/,
+	like($err, qr/ERROR:  55L01: timed out after 10 ms while waiting for replay of $target/,
 		"$mode: lsn_require raises");
 	like($err, qr/DETAIL:  Replay has reached $replayed, $behind bytes to go/, "$mode: says how far");
 	like($err, qr/HINT:  WAL replay is paused/, "$mode: says why: paused");

@@ -95,7 +95,7 @@ foreach my $mode (qw(redo poll))
 	# C has not followed yet: it knows timeline 1 only.
 	is($c->safe_psql('postgres', "SELECT lsn_wait('$new', 50), lsn_replicated('$new'), lsn_replicated('0/1\@2')"),
 		'f|f|f', "$mode: not known yet: no yes, however small the LSN");
-	like(sqlstate($c, "SELECT lsn_require('$new', 50)"), qr/^57014: timed out after 50 ms while waiting for replay of \Q$new/,
+	like(sqlstate($c, "SELECT lsn_require('$new', 50)"), qr/^55L01: timed out after 50 ms while waiting for replay of \Q$new/,
 		"$mode: not known yet: a time-out says so");
 	my (undef, undef, $stderr) = $c->psql('postgres', "SELECT lsn_require('0/1\@2', 50)");
 	like($stderr, qr/on timeline 1, whose history does not contain timeline 2/, "$mode: and why");

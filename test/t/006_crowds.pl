@@ -146,7 +146,8 @@ foreach my $stop_worker (0, 1)
 	await_waiters($standby, @stopped + 1);
 	kill 'STOP', @pids;
 	$primary->stop;
-	$standby->promote;
+	# from 19 on the end of a promotion waits for each session
+	$standby->safe_psql('postgres', 'SELECT pg_promote(false)');
 	like((finish_wait($never))[1], qr/recovery ended/, "$what: promotion ends a wait");
 	kill 'CONT', @pids, $stop_worker ? worker_pid($standby) : ();
 	like((finish_wait($_))[1], qr/recovery ended/, "$what: also of those") foreach @stopped;

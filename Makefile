@@ -15,11 +15,12 @@
 
 MODULE_big = lsn_tracker
 OBJS = \
-	src/commit_report.o \
+	src/commit_position.o \
+	src/freshness.o \
 	src/functions.o \
+	src/gate.o \
 	src/locks.o \
 	src/lsn_tracker.o \
-	src/min_lsn.o \
 	src/replay.o \
 	src/shared_state.o \
 	src/snapshot.o \

@@ -22,6 +22,7 @@
 #include "libpq/libpq.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "utils/guc.h"
 #include "utils/pg_lsn.h"
 #include "utils/wait_event.h"
 
@@ -36,6 +37,13 @@
 /* 17 numbers processes by ProcNumber; before, the PGPROC carried the number. */
 #if PG_VERSION_NUM < 170000
 #define MyProcNumber (MyProc->pgprocno)
+#endif
+
+/* 17 gathered the parts of a virtual transaction's id. */
+#if PG_VERSION_NUM < 170000
+#define MyLocalTransactionId (MyProc->lxid)
+#else
+#define MyLocalTransactionId (MyProc->vxid.lxid)
 #endif
 
 /* 17 renamed the shared struct with the transaction counters. */
@@ -94,6 +102,17 @@ HoldsLocks(void)
 #endif
 	}
 	return false;
+}
+
+/* 16 has functions of its own for what its variables point to. */
+static inline void *
+AllocateGucExtra(size_t size)
+{
+#if PG_VERSION_NUM < 160000
+	return malloc(size);
+#else
+	return guc_malloc(LOG, size);
+#endif
 }
 
 /* Read an LSN; false if it is none.  19 reports errors in a node. */

@@ -14,7 +14,6 @@
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/tuplestore.h"
@@ -45,31 +44,13 @@ PG_FUNCTION_INFO_V1(lsn_waiters);
 static bool notification_requested = false;
 static LsnTarget notification_target;
 
-static ProcessUtility_hook_type next_ProcessUtility = NULL;
-
-/* DISCARD ALL: a pooled connection's next client has requested nothing. */
-static void
-WatchDiscard(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
-			 ProcessUtilityContext context, ParamListInfo params,
-			 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
-{
-	ProcessUtility_hook_type next = next_ProcessUtility ? next_ProcessUtility : standard_ProcessUtility;
-	DiscardStmt *discard = (DiscardStmt *) pstmt->utilityStmt;
-	bool		all = IsA(discard, DiscardStmt) && discard->target == DISCARD_ALL;
-
-	next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
-	if (all)
-		notification_requested = false;
-}
-
 /*
- * To be called from _PG_init; all sessions inherit it.
+ * DISCARD ALL or RESET: a pooled connection's next client has requested nothing.
  */
 void
-InstallFunctions(void)
+ForgetNotification(void)
 {
-	next_ProcessUtility = ProcessUtility_hook;
-	ProcessUtility_hook = WatchDiscard;
+	notification_requested = false;
 }
 
 static void
@@ -111,15 +92,10 @@ TimeoutArg(FunctionCallInfo fcinfo, int argno)
 static bool
 WaitWithoutSnapshot(FunctionCallInfo fcinfo, const LsnTarget *target, int64 timeout)
 {
-	QueryDesc  *query = LetGoOfSnapshot(fcinfo);
-	bool		reached = true;
+	LetGo		held = LetGoInFunction(fcinfo);
+	bool		reached = Await(target, timeout);
 
-	if (RecoveryInProgress())
-		reached = WaitForReplay(target, timeout);
-	else
-		CheckTargetOnPrimary(target);
-
-	TakeFreshSnapshot(query);
+	TakeFreshSnapshot(&held);
 	return reached;
 }
 
@@ -202,15 +178,10 @@ static Datum
 Replicated(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	target;
-	Outlook		outlook;
 
 	CheckPreloaded();
 	target = get_target(fcinfo);
-	if (RecoveryInProgress())
-		PG_RETURN_BOOL(TargetReached(&target, &outlook));
-
-	CheckTargetOnPrimary(&target);
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(IsReached(&target));
 }
 
 Datum
@@ -239,8 +210,6 @@ Watch(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
 	LsnTarget	from = {0};
 	int64		timeout;
-	QueryDesc  *query;
-	bool		reached;
 
 	CheckPreloaded();
 	timeout = TimeoutArg(fcinfo, 1);
@@ -257,11 +226,7 @@ Watch(FunctionCallInfo fcinfo, GetTarget *get_target)
 		from.replay_to = Min(from.lsn, LAST_TARGET) + 1;
 	}
 
-	query = LetGoOfSnapshot(fcinfo);
-	reached = WaitForReplay(&from, timeout);
-	TakeFreshSnapshot(query);
-
-	if (!reached)
+	if (!WaitWithoutSnapshot(fcinfo, &from, timeout))
 		PG_RETURN_NULL();
 	PG_RETURN_LSN(TrackedReplayPosition());
 }
@@ -286,7 +251,7 @@ RequestNotification(FunctionCallInfo fcinfo, GetTarget *get_target)
 	CheckPreloaded();
 	target = get_target(fcinfo);
 	if (!RecoveryInProgress())
-		CheckTargetOnPrimary(&target);
+		(void) IsReached(&target);
 
 	notification_target = target;
 	notification_requested = true;

@@ -26,10 +26,10 @@ int			poll_interval = 10;
 bool		log_waits = false;
 bool		allow_held_snapshot = false;
 bool		report_commits = true;
+bool		track_reads = false;
 
-/* Their values are elsewhere; the server wants a place for them. */
-static char *min_lsn;
-static char *last_commit;
+/* The value is in freshness.c; the server wants a place for one. */
+static char *token;
 
 static const struct config_enum_entry wakeup_options[] = {
 	{"redo", WAKEUP_REDO, false},
@@ -87,37 +87,35 @@ _PG_init(void)
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 
-	DefineCustomStringVariable("lsn_tracker.min_lsn",
-							   "SET waits until this position or token has been replayed.",
-							   "Raises an error after lsn_tracker.default_timeout. "
-							   "All later snapshots of the session contain what was waited for.",
-							   &min_lsn,
+	DefineCustomStringVariable("lsn_tracker.token",
+							   "The newest position that this session has set, written or read.",
+							   "The next statement waits until a token that was set has been replayed, "
+							   "and raises an error after lsn_tracker.default_timeout.",
+							   &token,
 							   "",
-							   PGC_USERSET, GUC_NOT_IN_SAMPLE,
-							   CheckMinLsn, NULL, NULL);
-
-	/* Without a default, for the reason given in commit_report.c. */
-	DefineCustomStringVariable("lsn_tracker.last_commit",
-							   "The end of this session's last commit, as a token.",
-							   NULL,
-							   &last_commit,
-							   NULL,
-							   PGC_INTERNAL, GUC_REPORT | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
-							   NULL, NULL, ShowLastCommit);
+							   PGC_USERSET, GUC_REPORT | GUC_NOT_IN_SAMPLE,
+							   CheckToken, AssignToken, ShowToken);
 
 	DefineCustomBoolVariable("lsn_tracker.report_commits",
-							 "Report lsn_tracker.last_commit to the client after each commit that wrote WAL.",
+							 "A commit that wrote WAL moves lsn_tracker.token, which is reported to the client.",
 							 NULL,
 							 &report_commits,
 							 true,
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 
+	DefineCustomBoolVariable("lsn_tracker.track_reads",
+							 "What a statement has read moves lsn_tracker.token.",
+							 NULL,
+							 &track_reads,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
 	MarkGUCPrefixReserved("lsn_tracker");
 
-	InstallFunctions();
-	InstallMinLsn();
-	InstallCommitReports();
+	InstallGate();
+	InstallCommitPosition();
 	InstallLocks();
 	InstallSharedState();
 	RegisterWorker();

@@ -20,6 +20,7 @@
 #include "storage/lockdefs.h"
 #include "storage/lwlock.h"
 #include "utils/guc.h"
+#include "utils/portal.h"
 
 /* lsn_tracker.c: settings */
 typedef enum WakeupMode
@@ -34,6 +35,7 @@ extern int	poll_interval;		/* ms */
 extern bool log_waits;
 extern bool allow_held_snapshot;
 extern bool report_commits;
+extern bool track_reads;
 
 /* What a session waits for: a place in the WAL, or the end of a transaction. */
 typedef struct LsnTarget
@@ -165,6 +167,7 @@ extern int	CopyWaiters(LsnWaiter *copy);
 
 /* token.c: reading, writing and judging tokens */
 extern LsnTarget LsnToTarget(XLogRecPtr lsn);
+extern bool IsToken(const char *token, LsnTarget *target);
 extern LsnTarget TokenToTarget(const char *token);
 extern LsnTarget XactToTarget(FullTransactionId xid);
 extern char *TargetToText(const LsnTarget *target);
@@ -199,9 +202,9 @@ typedef struct Outlook
 	XLogRecPtr	replayed;		/* where replay was; 0 if that was not asked for */
 } Outlook;
 
-extern void CheckTargetOnPrimary(const LsnTarget *target);
 extern bool TargetReached(const LsnTarget *target, Outlook *outlook);
-extern bool WaitForReplay(const LsnTarget *target, int64 timeout);
+extern bool IsReached(const LsnTarget *target);
+extern bool Await(const LsnTarget *target, int64 timeout);
 extern void RaiseTimeout(const LsnTarget *target, int64 timeout);
 
 /* locks.c: out of replay's way */
@@ -215,21 +218,48 @@ extern void LookForLockRequest(void);
 extern void InstallLocks(void);
 
 /* snapshot.c: letting go of a snapshot and taking a fresh one */
-extern QueryDesc *LetGoOfSnapshot(FunctionCallInfo fcinfo);
-extern void TakeFreshSnapshot(QueryDesc *query);
-extern void CheckNoSnapshotHeld(void);
+
+/* What has been let go of; all NULL: nothing */
+typedef struct LetGo
+{
+	QueryDesc  *query;			/* this query's snapshot */
+	bool		running;		/* ... which the executor has, too */
+	Portal		portal;			/* or this portal's, for a utility command */
+	bool		hold;			/* ... which has it registered */
+	const char *holder;			/* what still holds one, NULL if nothing */
+} LetGo;
+
+extern LetGo LetGoInFunction(FunctionCallInfo fcinfo);
+extern bool LetGoBeforeQuery(QueryDesc *query, LetGo *held);
+extern bool LetGoBeforeUtility(PlannedStmt *statement, LetGo *held);
+extern LetGo LetGoWithoutStatement(void);
+extern void RaiseHeld(const char *holder);
+extern void TakeFreshSnapshot(const LetGo *held);
+
+/* gate.c: statements that wait before they start */
+extern bool IsFirstStatement(void);
+extern void InstallGate(void);
 
 /* functions.c: the SQL-callable functions */
-extern void InstallFunctions(void);
+extern void ForgetNotification(void);
 
-/* min_lsn.c: waiting in a SET command */
-extern bool CheckMinLsn(char **newval, void **extra, GucSource source);
-extern void InstallMinLsn(void);
+/* freshness.c: what a session is owed */
+extern bool something_owed;
 
-/* commit_report.c: telling the client its commit position */
+extern bool CheckToken(char **newval, void **extra, GucSource source);
+extern void AssignToken(const char *newval, void *extra);
+extern const char *ShowToken(void);
+extern void ReportToken(void);
+extern void NoteKnown(const LsnTarget *target);
+extern void NoteRead(void);
+extern void ForgetToken(void);
+extern const LsnTarget *OwedTarget(void);
+extern void OwedIsMet(void);
+
+/* commit_position.c: where a session's own commits end */
 extern char *LastCommitToken(void);
-extern const char *ShowLastCommit(void);
-extern void InstallCommitReports(void);
+extern void ForgetLastCommit(void);
+extern void InstallCommitPosition(void);
 
 /* worker.c: the background worker */
 extern void RegisterWorker(void);

@@ -10,22 +10,29 @@
  * its owner waits for replay: a dead-lock that only
  * max_standby_streaming_delay ends, by cancelling the wait.
  *
- * A statement that consists of nothing but function calls has no need of its
- * snapshot while one of the functions waits.  For a plain SELECT three places
- * refer to it: the stack of active snapshots (pushed by PortalRunSelect()),
- * the QueryDesc, and the executor's state.  All three are released before the
- * wait and filled again after it, in the same order and under the same
- * resource owner, the portal's, as the server did itself: PortalStart(),
- * standard_ExecutorStart() and PortalRunSelect() in pquery.c and execMain.c.
+ * A statement that has not started to read has no need of its snapshot, and one
+ * that consists of nothing but function calls has none while one of them waits.
+ * Who refers to it:
  *
- * If an error is raised in between, the three places stay empty.  That is
- * safe: the portal is marked as failed, the executor is not shut down but
- * dropped with its memory, and the end of the transaction or subtransaction
- * finds fewer active snapshots than it would remove.
+ *	- the stack of active snapshots, always;
+ *	- a plain SELECT that is about to start: the QueryDesc (PortalStart());
+ *	- one that runs: the executor's state as well (standard_ExecutorStart());
+ *	- a utility command: the portal, as portalSnapshot and, if it returns rows,
+ *	  as holdSnapshot (PortalRunUtility());
+ *	- REPEATABLE READ: snapmgr.c, for the rest of the transaction.
  *
- * All other callers are refused.  To them belongs everything whose snapshots
- * we can't see or must not touch; the refusal does not depend on whether the
- * call would have had to wait, or the same program would fail by chance.
+ * All are released before the wait and filled again after it, in the same order
+ * and under the same resource owner, the portal's, as the server did itself.
+ *
+ * If an error is raised in between, the places stay empty.  That is safe: the
+ * portal is marked as failed, the executor is not shut down but dropped with its
+ * memory, and the end of the transaction or subtransaction finds fewer active
+ * snapshots than it would remove.
+ *
+ * Whose statement it is, the client's own or one that a function runs, can't be
+ * read off the portal: a cursor of PL/pgSQL has a portal like any other.  But a
+ * client's statement has the only active snapshot, and what runs inside another one
+ * has another one's below its own.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,7 +47,50 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "lsn_tracker.h"
+
+/*
+ * The statement's own snapshot has been let go of: see to the rest, and whether
+ * another one is left.
+ */
+static void
+LetGoOfTheRest(LetGo *held)
+{
+	/* catalog look-ups took one, and will take a new one */
+	InvalidateCatalogSnapshot();
+
+	/*
+	 * The transaction's first statement: nothing has been read under the
+	 * transaction's snapshot.  As at the end of a transaction, so that the
+	 * next one that is asked for is taken anew, and serves the rest of it.
+	 */
+	if (IsolationUsesXactSnapshot() && !ActiveSnapshotSet() && IsFirstStatement())
+		AtEOXact_Snapshot(false, true);
+
+	/* what matters to replay is our advertised xmin */
+	if (ActiveSnapshotSet())
+		held->holder = "The statement is run by another one (EXECUTE, a function, a procedure or a DO block), which holds a snapshot.";
+	else if (!TransactionIdIsValid(MyProc->xmin))
+		held->holder = NULL;
+	else if (IsolationUsesXactSnapshot())
+		held->holder = "The transaction's isolation level is REPEATABLE READ or SERIALIZABLE, and it has taken its snapshot already.";
+	else
+		held->holder = "Something else in this session holds a snapshot: an open cursor, a query whose rows have not all been fetched, or an exported snapshot.";
+}
+
+/*
+ * Raise the error for a snapshot that could not be let go of.
+ */
+void
+RaiseHeld(const char *holder)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot wait for replay while this session holds a snapshot"),
+			 errdetail("%s", holder),
+			 errhint("Wait as the first statement of a transaction, or in READ COMMITTED without open cursors; call the function in a SELECT statement of its own.")));
+}
 
 /*
  * The query that calls the function directly, if that is a client's plain
@@ -97,97 +147,146 @@ ReadsRelation(PlannedStmt *plan)
 }
 
 /*
- * Let go of every snapshot of this session, so that it does not hold up replay.
+ * A function is called that is to wait: let go of every snapshot of this session,
+ * so that it does not hold up replay.  Returns what TakeFreshSnapshot() needs
+ * afterwards.  Raises an error if a snapshot can't be let go of, unless
+ * lsn_tracker.allow_held_snapshot is on.
  *
- * "fcinfo" is that of the SQL function that wants to wait.  Returns what
- * TakeFreshSnapshot() needs afterwards.  Raises an error if a snapshot can't be
- * let go of, unless lsn_tracker.allow_held_snapshot is on.
+ * That does not depend on whether the call would have to wait, or the same program
+ * would fail by chance.
  */
-QueryDesc *
-LetGoOfSnapshot(FunctionCallInfo fcinfo)
+LetGo
+LetGoInFunction(FunctionCallInfo fcinfo)
 {
+	LetGo		held = {0};
 	QueryDesc  *query = CallingSelect(fcinfo);
-	const char *holder = NULL;
 
-	if (IsolationUsesXactSnapshot())
+	if (IsolationUsesXactSnapshot() && !IsFirstStatement())
 	{
 		/* later reads would not see what we waited for, either */
-		holder = "The transaction's isolation level is REPEATABLE READ or SERIALIZABLE: one snapshot serves the whole transaction.";
-		query = NULL;
+		held.holder = "The transaction's isolation level is REPEATABLE READ or SERIALIZABLE, and it has taken its snapshot already.";
 	}
 	else if (query == NULL)
-		holder = "The call does not come directly from a client's SELECT statement but from a function, a procedure, a DO block, EXPLAIN, COPY, VALUES or another command, which holds a snapshot.";
+		held.holder = "The call does not come directly from a client's SELECT statement but from a function, a procedure, a DO block, EXPLAIN, COPY, VALUES or another command, which holds a snapshot.";
 	else if (ReadsRelation(query->plannedstmt))
-	{
-		holder = "The statement that calls the function also reads a table or another relation, for which it needs its snapshot.";
-		query = NULL;
-	}
+		held.holder = "The statement that calls the function also reads a table or another relation, for which it needs its snapshot.";
 	else
 	{
+		held.query = query;
+		held.running = true;
 		PopActiveSnapshot();
 		UnregisterSnapshot(query->estate->es_snapshot);
 		query->estate->es_snapshot = InvalidSnapshot;
 		UnregisterSnapshot(query->snapshot);
 		query->snapshot = InvalidSnapshot;
-
-		/* catalog look-ups took one, and will take a new one */
-		InvalidateCatalogSnapshot();
-
-		/* what matters to replay is our advertised xmin */
-		if (ActiveSnapshotSet())
-			holder = "The statement is run by another one (EXECUTE, a function, a procedure or a DO block), which holds a snapshot.";
-		else if (TransactionIdIsValid(MyProc->xmin))
-			holder = "Something else in this session holds a snapshot: an open cursor, a query whose rows have not all been fetched, or an exported snapshot.";
+		LetGoOfTheRest(&held);
 	}
 
-	if (holder && !allow_held_snapshot)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot wait for replay while this session holds a snapshot"),
-				 errdetail("%s", holder),
-				 errhint("Call the function in a SELECT statement of its own, outside a transaction block or in a READ COMMITTED transaction without open cursors. SET LOCAL lsn_tracker.min_lsn as the first statement waits in any transaction.")));
-
-	return query;
+	if (held.holder && !allow_held_snapshot)
+		RaiseHeld(held.holder);
+	return held;
 }
 
 /*
- * For a command that has no snapshot of its own: raise an error if the session
- * holds one all the same, unless lsn_tracker.allow_held_snapshot is on.
+ * A query is about to start: let go of its snapshot.  Returns false, and has done
+ * nothing, if it is not a client's own plain SELECT.
  */
-void
-CheckNoSnapshotHeld(void)
+bool
+LetGoBeforeQuery(QueryDesc *query, LetGo *held)
 {
-	const char *holder;
+	Portal		portal = ActivePortal;
 
-	InvalidateCatalogSnapshot();
+	if (portal == NULL || portal->strategy != PORTAL_ONE_SELECT ||
+		portal->queryDesc != NULL || linitial(portal->stmts) != query->plannedstmt ||
+		!ActiveSnapshotSet() || GetActiveSnapshot() != query->snapshot)
+		return false;
+
+	PopActiveSnapshot();
 	if (ActiveSnapshotSet())
-		holder = "The command comes from a function, a procedure or a DO block, which holds a snapshot.";
-	else if (!TransactionIdIsValid(MyProc->xmin))
-		return;
-	else if (IsolationUsesXactSnapshot())
-		holder = "The transaction's isolation level is REPEATABLE READ or SERIALIZABLE, and it has taken its snapshot already.";
-	else
-		holder = "Something else in this session holds one: an open cursor, a query whose rows have not all been fetched, or an exported snapshot.";
+	{
+		PushActiveSnapshot(query->snapshot);
+		return false;
+	}
 
-	if (!allow_held_snapshot)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot wait for replay while this session holds a snapshot"),
-				 errdetail("%s", holder),
-				 errhint("Set lsn_tracker.min_lsn outside a transaction, or as the first statement of one.")));
+	*held = (LetGo){.query = query};
+	UnregisterSnapshot(query->snapshot);
+	query->snapshot = InvalidSnapshot;
+	LetGoOfTheRest(held);
+	return true;
 }
 
 /*
- * Give the rest of the statement a snapshot that contains what has been waited
- * for.  "query" is what LetGoOfSnapshot() returned; nothing to do if NULL.
+ * A utility command that reads is about to start: let go of its portal's snapshot.
+ * Returns false, and has done nothing, if it is not a client's own.
+ */
+bool
+LetGoBeforeUtility(PlannedStmt *statement, LetGo *held)
+{
+	Portal		portal = ActivePortal;
+	Snapshot	snapshot;
+
+	if (portal == NULL || portal->portalSnapshot == NULL ||
+		!list_member_ptr(portal->stmts, statement) ||
+		!ActiveSnapshotSet() || GetActiveSnapshot() != portal->portalSnapshot)
+		return false;
+
+	/* so that it is still there if it has to go back */
+	snapshot = RegisterSnapshot(portal->portalSnapshot);
+	PopActiveSnapshot();
+	if (ActiveSnapshotSet())
+	{
+		PushActiveSnapshotWithLevel(snapshot, portal->createLevel);
+		UnregisterSnapshot(snapshot);
+		return false;
+	}
+	UnregisterSnapshot(snapshot);
+
+	*held = (LetGo){.portal = portal, .hold = portal->holdSnapshot != NULL};
+	portal->portalSnapshot = NULL;
+	if (held->hold)
+	{
+		UnregisterSnapshot(portal->holdSnapshot);
+		portal->holdSnapshot = NULL;
+	}
+	LetGoOfTheRest(held);
+	return true;
+}
+
+/*
+ * For a command that has no snapshot of its own.
+ */
+LetGo
+LetGoWithoutStatement(void)
+{
+	LetGo		held = {0};
+
+	LetGoOfTheRest(&held);
+	return held;
+}
+
+/*
+ * Give the statement a snapshot that contains what has been waited for.
  */
 void
-TakeFreshSnapshot(QueryDesc *query)
+TakeFreshSnapshot(const LetGo *held)
 {
-	if (query == NULL)
-		return;
+	if (held->query)
+	{
+		QueryDesc  *query = held->query;
 
-	query->snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	query->estate->es_snapshot = RegisterSnapshot(query->snapshot);
-	PushActiveSnapshot(query->snapshot);
+		query->snapshot = RegisterSnapshot(GetTransactionSnapshot());
+		if (held->running)
+			query->estate->es_snapshot = RegisterSnapshot(query->snapshot);
+		PushActiveSnapshot(query->snapshot);
+	}
+	else if (held->portal)
+	{
+		Portal		portal = held->portal;
+		Snapshot	snapshot = GetTransactionSnapshot();
+
+		if (held->hold)
+			portal->holdSnapshot = snapshot = RegisterSnapshot(snapshot);
+		PushActiveSnapshotWithLevel(snapshot, portal->createLevel);
+		portal->portalSnapshot = GetActiveSnapshot();
+	}
 }

@@ -131,13 +131,50 @@ CheckNotLostInCrash(const LsnTarget *target)
 	}
 }
 
-static void
-RaiseMalformed(const char *token)
+/*
+ * Read a token, or an LSN as text.  Raises nothing: NULL if it is one, else what to
+ * say of its timeline, or "" if it has no such form at all.
+ */
+static const char *
+ReadToken(const char *token, LsnTarget *target)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-			 errmsg("invalid input syntax for a position or token: \"%s\"", token),
-			 errhint("A position looks like \"0/301DC08\", a token like \"0/301DC08@1\": the position and, in decimal, its timeline; some end in \"~\" and another position.")));
+	const char *at = strchr(token, '@');
+	const char *digit;
+	uint64		timeline = 0;
+	XLogRecPtr	lsn;
+
+	if (!ReadLsn(at ? pnstrdup(token, at - token) : token, &lsn))
+		return "";
+	*target = LsnToTarget(lsn);
+	if (at == NULL)
+		return NULL;
+
+	/* not strtoul(), which takes blanks, signs and other bases */
+	if (!isdigit((unsigned char) at[1]))
+		return "";
+	for (digit = at + 1; *digit && *digit != '~'; digit++)
+	{
+		if (!isdigit((unsigned char) *digit))
+			return "";
+		if (timeline <= PG_UINT32_MAX)
+			timeline = timeline * 10 + (*digit - '0');
+	}
+	if (*digit == '~' &&
+		(!ReadLsn(digit + 1, &target->flushed) || target->flushed >= lsn))
+		return "";
+	if (timeline == 0 || timeline > PG_UINT32_MAX)
+		return "Timelines are numbered from 1 to 4294967295.";
+	target->timeline = (TimeLineID) timeline;
+	return NULL;
+}
+
+/*
+ * The same for those who raise errors by themselves.
+ */
+bool
+IsToken(const char *token, LsnTarget *target)
+{
+	return ReadToken(token, target) == NULL;
 }
 
 /*
@@ -147,37 +184,19 @@ RaiseMalformed(const char *token)
 LsnTarget
 TokenToTarget(const char *token)
 {
-	const char *at = strchr(token, '@');
-	const char *digit;
-	uint64		timeline = 0;
-	XLogRecPtr	lsn;
 	LsnTarget	target;
+	const char *problem = ReadToken(token, &target);
 
-	if (!ReadLsn(at ? pnstrdup(token, at - token) : token, &lsn))
-		RaiseMalformed(token);
-	target = LsnToTarget(lsn);
-	if (at == NULL)
-		return target;
-
-	/* not strtoul(), which takes blanks, signs and other bases */
-	if (!isdigit((unsigned char) at[1]))
-		RaiseMalformed(token);
-	for (digit = at + 1; *digit && *digit != '~'; digit++)
-	{
-		if (!isdigit((unsigned char) *digit))
-			RaiseMalformed(token);
-		if (timeline <= PG_UINT32_MAX)
-			timeline = timeline * 10 + (*digit - '0');
-	}
-	if (*digit == '~' &&
-		(!ReadLsn(digit + 1, &target.flushed) || target.flushed >= lsn))
-		RaiseMalformed(token);
-	if (timeline == 0 || timeline > PG_UINT32_MAX)
+	if (problem && problem[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("invalid input syntax for a position or token: \"%s\"", token),
+				 errhint("A position looks like \"0/301DC08\", a token like \"0/301DC08@1\": the position and, in decimal, its timeline; some end in \"~\" and another position.")));
+	if (problem)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("timeline out of range in token \"%s\"", token),
-				 errhint("Timelines are numbered from 1 to 4294967295.")));
-	target.timeline = (TimeLineID) timeline;
+				 errhint("%s", problem)));
 	return target;
 }
 

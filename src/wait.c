@@ -84,7 +84,7 @@ CheckXactOnPrimary(const LsnTarget *target)
  * it does not know, 40000 for what a failover or a rollback has undone, and
  * 55000 for a transaction that is still in progress.
  */
-void
+static void
 CheckTargetOnPrimary(const LsnTarget *target)
 {
 	TimeLineID	timeline = GetWALInsertionTimeLine();
@@ -417,7 +417,7 @@ AfterInterruptedWait(int code, Datum arg)
  *
  * The caller should hold no snapshot: replay may have to wait for it.
  */
-bool
+static bool
 WaitForReplay(const LsnTarget *target, int64 timeout)
 {
 	InterruptedWait wait;
@@ -441,6 +441,35 @@ WaitForReplay(const LsnTarget *target, int64 timeout)
 
 	LogWait(target, reached ? "succeeded" : "timed out", wait.start);
 	return reached;
+}
+
+/*
+ * Is what is asked for on this server?  Does not wait.  On a standby true when it
+ * has been replayed; on a primary true, or an error.  Raises the errors of
+ * TargetReached() and CheckTargetOnPrimary().
+ */
+bool
+IsReached(const LsnTarget *target)
+{
+	Outlook		outlook;
+
+	if (RecoveryInProgress())
+		return TargetReached(target, &outlook);
+	CheckTargetOnPrimary(target);
+	return true;
+}
+
+/*
+ * The same, after having waited for it on a standby: at most "timeout" ms (0: no
+ * limit), then false.  The caller should hold no snapshot.
+ */
+bool
+Await(const LsnTarget *target, int64 timeout)
+{
+	if (RecoveryInProgress())
+		return WaitForReplay(target, timeout);
+	CheckTargetOnPrimary(target);
+	return true;
 }
 
 /* Why replay has not come further; a sentence for the user. */

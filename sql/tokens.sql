@@ -1,5 +1,5 @@
 --
--- Tokens, commit positions, SET lsn_tracker.min_lsn and transaction ids on a
+-- Tokens, commit positions, lsn_tracker.token and transaction ids on a
 -- lone primary.
 --
 CREATE EXTENSION lsn_tracker;
@@ -50,8 +50,9 @@ SELECT lsn_require('0/1@x');
 SELECT lsn_replicated('0/1@x');
 SELECT lsn_request_notification('0/1@x');
 SELECT lsn_watch('0/1@x');
-SET lsn_tracker.min_lsn = '0/1@x';
-SET lsn_tracker.min_lsn = 1;
+SET lsn_tracker.token = '0/1@x';
+SET lsn_tracker.token = 1;
+SET lsn_tracker.token = '0/1@0';
 
 -- by the thousand: good ones with something deleted, inserted or replaced
 SELECT setseed(0.5);
@@ -94,7 +95,7 @@ BEGIN
 				RAISE WARNING 'malformed "%": %', token, state;
 			END IF;
 			BEGIN
-				EXECUTE format('SET lsn_tracker.min_lsn = %L', token);
+				EXECUTE format('SET lsn_tracker.token = %L', token);
 				state := CASE WHEN token = '' THEN '22P02' ELSE 'set' END;
 			EXCEPTION WHEN OTHERS THEN
 				state := SQLSTATE;
@@ -115,99 +116,112 @@ SELECT lsn_wait('FFFFFFFF/FFFFFFFF@1', 10);
 \set VERBOSITY default
 SELECT lsn_wait('FFFFFFFF/FFFFFFFF@4294967295', 10);
 SELECT lsn_replicated('FFFFFFFF/FFFFFFFF@4294967295');
-SET lsn_tracker.min_lsn = 'FFFFFFFF/FFFFFFFF@4294967295';
+SET lsn_tracker.token = 'FFFFFFFF/FFFFFFFF@4294967295';
+SELECT 1;
+CREATE TABLE not_judged ();
+INSERT INTO not_judged DEFAULT VALUES;
+DROP TABLE not_judged;
+RESET lsn_tracker.token;
+SELECT 1;
 
 --
 -- The position of the session's own last commit
 --
 \c -
 SELECT lsn_last_commit() IS NULL AS none_yet;
-SHOW lsn_tracker.last_commit;
+SHOW lsn_tracker.token;
 SHOW lsn_tracker.report_commits;
+SHOW lsn_tracker.track_reads;
 CREATE TABLE written (i int);
 SELECT lsn_last_commit() = token_of(split_part(lsn_last_commit(), '@', 1)::pg_lsn) AS is_a_token,
-	lsn_last_commit() = current_setting('lsn_tracker.last_commit') AS same;
+	lsn_last_commit() = current_setting('lsn_tracker.token') AS same;
 SELECT lsn_wait(lsn_last_commit());
-SET lsn_tracker.last_commit = '0/1@1';
-SELECT set_config('lsn_tracker.last_commit', '0/1@1', false);
-ALTER SYSTEM SET lsn_tracker.last_commit = '0/1@1';
 
 --
--- SET lsn_tracker.min_lsn
+-- lsn_tracker.token: setting it records, in whatever way; it only moves up
 --
-SHOW lsn_tracker.min_lsn;
-SET lsn_tracker.min_lsn = '0/1';
-SHOW lsn_tracker.min_lsn;
-SET lsn_tracker.min_lsn TO '0/2@1';
-SHOW lsn_tracker.min_lsn;
-SET LSN_TRACKER.MIN_LSN TO "0/3";
-SHOW lsn_tracker.min_lsn;
-\set VERBOSITY terse
-SET lsn_tracker.min_lsn = 'FFFFFFFF/FFFFFFFF@1';
-\set VERBOSITY default
-SHOW lsn_tracker.min_lsn;
-RESET lsn_tracker.min_lsn;
-SHOW lsn_tracker.min_lsn;
-SET lsn_tracker.min_lsn = '0/1';
-SET lsn_tracker.min_lsn = '';
-SHOW lsn_tracker.min_lsn;
-SET lsn_tracker.min_lsn = '0/1';
-SET lsn_tracker.min_lsn TO DEFAULT;
-SHOW lsn_tracker.min_lsn;
-SET lsn_tracker.min_lsn = '0/1', '0/2';
-
--- SET LOCAL, in each isolation level
+RESET lsn_tracker.token;
+SELECT lsn_last_commit() IS NULL AS forgotten;
+SHOW lsn_tracker.token;
+SET lsn_tracker.token = '0/2';
+SHOW lsn_tracker.token;
+SET lsn_tracker.token TO '0/1';
+SHOW lsn_tracker.token;
+SET LSN_TRACKER.TOKEN TO "0/3";
+SHOW lsn_tracker.token;
+SELECT set_config('lsn_tracker.token', '0/4', false);
 BEGIN;
-SET LOCAL lsn_tracker.min_lsn = '0/1';
-SHOW lsn_tracker.min_lsn;
-SELECT count(*) FROM written;
-SET LOCAL lsn_tracker.min_lsn = '0/2';
+SET LOCAL lsn_tracker.token = '0/5';
+SHOW lsn_tracker.token;
+SELECT 1;
 COMMIT;
-SHOW lsn_tracker.min_lsn;
-BEGIN ISOLATION LEVEL REPEATABLE READ;
-SET LOCAL lsn_tracker.min_lsn = '0/1';
-SELECT count(*) FROM written;
-SET LOCAL lsn_tracker.min_lsn = '0/2';
-ROLLBACK;
-BEGIN ISOLATION LEVEL SERIALIZABLE;
-SET lsn_tracker.min_lsn = '0/1';
-SELECT count(*) FROM written;
-COMMIT;
-SHOW lsn_tracker.min_lsn;
-RESET lsn_tracker.min_lsn;
+SHOW lsn_tracker.token;
 BEGIN;
+SET lsn_tracker.token = '0/6';
 SAVEPOINT s;
-SET lsn_tracker.min_lsn = '0/1';
+SET lsn_tracker.token = '0/7';
 ROLLBACK TO s;
-SHOW lsn_tracker.min_lsn;
-COMMIT;
-
--- not under a snapshot
-BEGIN;
-DECLARE c CURSOR FOR SELECT i FROM written;
-SET LOCAL lsn_tracker.min_lsn = '0/1';
+SHOW lsn_tracker.token;
 ROLLBACK;
-DO $$ BEGIN SET lsn_tracker.min_lsn = '0/1'; END $$;
+SHOW lsn_tracker.token;
+BEGIN;
+INSERT INTO written VALUES (1);
+SHOW lsn_tracker.token;
+ROLLBACK;
+SHOW lsn_tracker.token;
+CREATE FUNCTION sets() RETURNS text LANGUAGE sql SET lsn_tracker.token = '0/8' AS $$ SELECT current_setting('lsn_tracker.token') $$;
+SET lsn_tracker.report_commits = off;
+RESET lsn_tracker.token;
+SELECT sets();
+SHOW lsn_tracker.token;
+UPDATE pg_settings SET setting = '0/9' WHERE name = 'lsn_tracker.token';
+SHOW lsn_tracker.token;
 
--- nor in any other way
-SELECT set_config('lsn_tracker.min_lsn', '0/1', false);
-ALTER SYSTEM SET lsn_tracker.min_lsn = '0/1';
-\set VERBOSITY terse
-SELECT set_config('lsn_tracker.min_lsn', '0/1', true);
-CREATE ROLE regress_lsn_reader;
-ALTER ROLE regress_lsn_reader SET lsn_tracker.min_lsn = '0/1';
-DROP ROLE regress_lsn_reader;
-DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lsn_tracker.min_lsn = %L', current_database(), '0/1'); END $$;
-CREATE FUNCTION fresh() RETURNS int LANGUAGE sql SET lsn_tracker.min_lsn = '0/1' AS 'SELECT 1';
-CREATE FUNCTION fresh() RETURNS int LANGUAGE sql AS 'SELECT 1';
-ALTER FUNCTION fresh() SET lsn_tracker.min_lsn = '0/1';
-SET lsn_tracker.min_lsn = '0/1';
-ALTER FUNCTION fresh() SET lsn_tracker.min_lsn FROM CURRENT;
-UPDATE pg_settings SET setting = '0/2' WHERE name = 'lsn_tracker.min_lsn';
-SHOW lsn_tracker.min_lsn;
+-- forgotten
+SET lsn_tracker.token = '';
+SHOW lsn_tracker.token;
+SET lsn_tracker.token = '0/1';
+SET lsn_tracker.token TO DEFAULT;
+SHOW lsn_tracker.token;
+SET lsn_tracker.token = '0/1';
+RESET ALL;
+SHOW lsn_tracker.token;
+INSERT INTO written VALUES (1);
+SELECT current_setting('lsn_tracker.token') = lsn_last_commit() AS known;
 DISCARD ALL;
-SHOW lsn_tracker.min_lsn;
+SHOW lsn_tracker.token;
+SELECT lsn_last_commit() IS NULL AS forgotten;
+
+-- commits are reported behind a SET, too; and a commit that is newer stands
+SET lsn_tracker.token = '0/1';
+INSERT INTO written VALUES (2);
+SELECT current_setting('lsn_tracker.token') = lsn_last_commit() AS newer;
+SET lsn_tracker.token = '0/1';
+SELECT current_setting('lsn_tracker.token') = lsn_last_commit() AS newer;
+
+-- what is owed and not there: the next statement says so, in each isolation level
+\set VERBOSITY terse
+DISCARD ALL;
+SET lsn_tracker.token = 'FFFFFFFF/FFFFFFFF@1';
+SHOW lsn_tracker.token;
+SELECT regexp_replace('SET, SHOW and FETCH', 'x', 'y');
+BEGIN;
+INSERT INTO written VALUES (3);
+ROLLBACK;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT 1;
+RESET lsn_tracker.token;
+SELECT 1 AS one;
 \set VERBOSITY default
+
+-- by a role, a function of it, a database
+CREATE ROLE regress_lsn_reader;
+ALTER ROLE regress_lsn_reader SET lsn_tracker.token = '0/1@x';
+ALTER ROLE regress_lsn_reader SET lsn_tracker.token = '0/1';
+DROP ROLE regress_lsn_reader;
+ALTER FUNCTION sets() SET lsn_tracker.token FROM CURRENT;
+DROP FUNCTION sets();
+DISCARD ALL;
 
 --
 -- Transactions
@@ -249,6 +263,5 @@ END $$;
 \set VERBOSITY default
 
 DROP TABLE written;
-DROP FUNCTION fresh();
 DROP FUNCTION token_of(pg_lsn);
 DROP EXTENSION lsn_tracker;

@@ -297,7 +297,7 @@ static void
 write_with_token(void)
 {
 	write_row(primary);
-	snprintf(lsn, sizeof(lsn), "%s", PQparameterStatus(primary, "lsn_tracker.last_commit"));
+	snprintf(lsn, sizeof(lsn), "%s", PQparameterStatus(primary, "lsn_tracker.token"));
 }
 
 static void

@@ -48,7 +48,7 @@ main(int argc, char **argv)
 		const char *token;
 
 		ask(primary, "write", NULL, value, sizeof(value));
-		token = PQparameterStatus(primary, "lsn_tracker.last_commit");
+		token = PQparameterStatus(primary, "lsn_tracker.token");
 		if (token == NULL)
 			die("no token was reported\n");
 		ask(primary, "trap", NULL, value, sizeof(value));

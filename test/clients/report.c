@@ -3,7 +3,7 @@
  * report.c
  *		Runs SQL from stdin, one query string a line, and prints for each what
  *		the client knows afterwards: the last value returned, the SQLSTATE if it
- *		failed, and the last reported lsn_tracker.last_commit.
+ *		failed, and the last reported lsn_tracker.token.
  *
  * "pipeline: A ;; B" sends A and B in pipeline mode with one sync.  COPY FROM
  * STDIN gets one row, "1".
@@ -93,7 +93,7 @@ main(int argc, char **argv)
 		if (pipelined && !PQexitPipelineMode(conn))
 			die("still in the pipeline: %s", PQerrorMessage(conn));
 
-		report = PQparameterStatus(conn, "lsn_tracker.last_commit");
+		report = PQparameterStatus(conn, "lsn_tracker.token");
 		printf("%s|%s|%s\n", value, sqlstate, report ? report : "(none)");
 		fflush(stdout);
 	}

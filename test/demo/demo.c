@@ -19,7 +19,7 @@
 static const char *
 last_commit(PGconn *primary)
 {
-	const char *token = PQparameterStatus(primary, "lsn_tracker.last_commit");
+	const char *token = PQparameterStatus(primary, "lsn_tracker.token");
 
 	if (token == NULL || token[0] == '\0')
 		die("the primary reports no commits: is lsn_tracker preloaded there?\n");

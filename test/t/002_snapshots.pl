@@ -28,6 +28,8 @@ my $session = session($standby);
 my %calls = (
 	'statement of its own' => [ '', "lsn_wait('TARGET', 0)", '' ],
 	'transaction block' => [ 'BEGIN; SELECT 1;', "lsn_wait('TARGET', 0)", 'COMMIT' ],
+	'first statement in REPEATABLE READ' => [ 'BEGIN ISOLATION LEVEL REPEATABLE READ;', "lsn_wait('TARGET', 0)", 'COMMIT' ],
+	'first statement in REPEATABLE READ, in a savepoint' => [ 'BEGIN ISOLATION LEVEL REPEATABLE READ; SAVEPOINT a;', "lsn_require('TARGET', 0) IS NOT NULL", 'COMMIT' ],
 	'savepoint' => [ 'BEGIN; SAVEPOINT a; SELECT 1; SAVEPOINT b;', "lsn_wait('TARGET', 0)", 'COMMIT' ],
 	'second call in a statement' => [ '', "lsn_wait('0/1') AND lsn_wait('TARGET', 0)", '' ],
 	'several rows' => [ '', "bool_and(lsn_wait('TARGET', 0)) FROM generate_series(1, 3)", '' ],
@@ -60,11 +62,11 @@ is(conflicts(), '0', 'nothing was cancelled');
 pause($standby);
 my $target = write_clean_up($primary, 'v');
 start_wait($session,
-	"BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL lsn_tracker.allow_held_snapshot = on; SELECT lsn_wait('$target', 1000); COMMIT"
+	"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; SET LOCAL lsn_tracker.allow_held_snapshot = on; SELECT lsn_wait('$target', 1000); COMMIT"
 );
 await_waiters($standby, 1);
 resume($standby);
-is((finish_wait($session))[0], 'f', 'allow_held_snapshot: the wait holds up replay');
+is((finish_wait($session))[0], "1\nf", 'allow_held_snapshot: the wait holds up replay');
 is($session->query("SELECT lsn_wait('$target')"), 't', 'and replay goes on once the snapshot is gone');
 
 # Each way of holding a snapshot is refused, at once although nothing had to be
@@ -77,7 +79,6 @@ CREATE FUNCTION lazily() RETURNS SETOF int LANGUAGE sql VOLATILE AS $$ SELECT i 
 SQL
 catch_up($primary, $standby);
 my %held = (
-	'REPEATABLE READ' => [ "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT lsn_wait('0/1')", 'REPEATABLE READ or SERIALIZABLE' ],
 	'REPEATABLE READ, in use' => [ "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; SELECT lsn_wait('0/1')", 'REPEATABLE READ or SERIALIZABLE' ],
 	'reads a relation' => [ "SELECT lsn_wait('0/1') FROM v", 'also reads a table' ],
 	'reads a relation in a subquery' => [ "SELECT lsn_wait('0/1'), (SELECT max(i) FROM v)", 'also reads a table' ],
@@ -95,7 +96,7 @@ foreach my $how (sort keys %held)
 	my ($sql, $why) = @{ $held{$how} };
 	my (undef, $err) = finish_wait(start_wait($session, "\\set VERBOSITY verbose\n$sql"));
 
-	like($err, qr/ERROR:  55000: cannot wait for replay while this session holds a snapshot\nDETAIL:  .*\Q$why\E.*\nHINT:  Call the function in a SELECT/,
+	like($err, qr/ERROR:  55000: cannot wait for replay while this session holds a snapshot\nDETAIL:  .*\Q$why\E.*\nHINT:  Wait as the first statement/,
 		"refused: $how");
 	finish_wait(start_wait($session, 'ROLLBACK; DEALLOCATE ALL'));
 	my $lsn = write_wal($primary);

@@ -47,6 +47,17 @@ SELECT lsn_wait(:lsn, :timeout);
 SELECT count(*) FROM t;
 SELECT lsn_wait(:lsn, :timeout);
 COMMIT;
+SELECT set_config('lsn_tracker.token', :lsn, false);
+SELECT count(*) FROM t;
+RESET lsn_tracker.token;
+SQL
+		my $by_itself = $standby->basedir . "/$protocol.itself.sql";
+		append_to_file($by_itself, <<'SQL');
+BEGIN;
+SELECT set_config('lsn_tracker.token', :lsn, true);
+SELECT count(*) AS n FROM v WHERE i > :timeout \gset
+SELECT 1 / CASE WHEN :n = :rows THEN 1 ELSE 0 END;
+COMMIT;
 SQL
 		command_like(
 			[ 'pgbench', '-n', '-c', 4, '-t', 50, '-M', $protocol, '-D', "lsn=$here", '-D', 'timeout=5000',
@@ -58,18 +69,25 @@ SQL
 		pause($standby);
 		$primary->safe_psql('postgres', 'UPDATE v SET i = i + 1');
 		$primary->safe_psql('postgres', 'VACUUM v');
+		my $rows = $primary->safe_psql('postgres', 'INSERT INTO v VALUES (1); SELECT count(*) FROM v');
 		my $target = write_wal($primary);
 		my $sleeping = IPC::Run::start(
 			[ 'pgbench', '-n', '-c', 10, '-t', 1, '-M', $protocol, '-D', "lsn=$target", '-D', 'timeout=0',
 				'-h', $standby->host, '-p', $standby->port, '-f', $script, 'postgres' ],
 			'>', \my $out, '2>', \my $err);
 		await_waiters($standby, 10);
+		my $reading = IPC::Run::start(
+			[ 'pgbench', '-n', '-c', 10, '-t', 1, '-M', $protocol, '-D', "lsn=$target", '-D', 'timeout=0', '-D', "rows=$rows",
+				'-h', $standby->host, '-p', $standby->port, '-f', $by_itself, 'postgres' ],
+			'>', \$out, '2>', \my $errors);
+		await_waiters($standby, 20);
 		is( $standby->safe_psql('postgres',
 				'SELECT count(*) FROM pg_stat_activity a, lsn_waiters() w WHERE a.pid = w.pid AND backend_xmin IS NULL'),
-			'10',
+			'20',
 			"$order: $protocol protocol, waiters hold no snapshot");
 		resume($standby);
 		ok($sleeping->finish, "$order: $protocol protocol, woken") or diag($err);
+		ok($reading->finish, "$order: $protocol protocol, a read that waits by itself") or diag($errors);
 	}
 
 	if ($order ne 'alone')

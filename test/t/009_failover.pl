@@ -58,7 +58,7 @@ foreach my $mode (qw(redo poll))
 		b_lost => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_wait('$lost', 0)"),
 		b_watch => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_watch('$end', 0)"),
 		b_plain => start_wait(session($b), "\\set VERBOSITY verbose\nSELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn, 0)"),
-		b_min => start_wait(session($b), "\\set VERBOSITY verbose\nSET lsn_tracker.default_timeout = 0;\nSET lsn_tracker.min_lsn = '$lost'"));
+		b_token => start_wait(session($b), "\\set VERBOSITY verbose\nSET lsn_tracker.default_timeout = 0;\nSET lsn_tracker.token = '$lost';\nSELECT 1"));
 	await_waiters($b, 4);
 	is( $b->safe_psql('postgres', 'SELECT DISTINCT timeline FROM lsn_waiters() ORDER BY 1'),
 		"1\n", "$mode: the queue shows tokens' timelines");
@@ -72,8 +72,8 @@ foreach my $mode (qw(redo poll))
 	like($err, qr/55000: recovery ended before/, "$mode: a plain LSN only knows that recovery ended");
 	($out, $err) = finish_wait($wait{b_watch});
 	like($err, qr/55000: recovery ended before \Q$end\E was replayed/, "$mode: nothing was lost at the end of what was replayed");
-	($out, $err) = finish_wait($wait{b_min});
-	like($err, qr/40000: the write at \Q$lost\E has been lost/, "$mode: SET min_lsn as well");
+	($out, $err) = finish_wait($wait{b_token});
+	like($err, qr/40000: the write at \Q$lost\E has been lost/, "$mode: a read that waits by itself, as well");
 
 	# On the new primary
 	my $new = write_token($b);
@@ -83,7 +83,7 @@ foreach my $mode (qw(redo poll))
 	is($b->safe_psql('postgres', "SELECT lsn_wait('$kept'), lsn_replicated('$kept'), lsn_wait('$new')"),
 		't|t|t', "$mode: what survived is on the new primary");
 	foreach my $sql ("SELECT lsn_wait('$lost')", "SELECT lsn_require('$lost')", "SELECT lsn_replicated('$lost')",
-		"SELECT lsn_request_notification('$lost')", "SET lsn_tracker.min_lsn = '$lost'")
+		"SELECT lsn_request_notification('$lost')", "SET lsn_tracker.token = '$lost';\nSELECT 1", "SET lsn_tracker.token = '$lost';\nINSERT INTO t VALUES (1)")
 	{
 		like(sqlstate($b, $sql), qr/^40000: the write at \Q$lost\E has been lost in a failover/, "$mode: $sql on the new primary");
 	}

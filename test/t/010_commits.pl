@@ -17,7 +17,7 @@ my ($primary, $standby) = new_pair('commits', 'max_prepared_transactions = 5', '
 {
 	my $out = '';
 	IPC::Run::run([ 'psql', '-XAtq', $primary->connstr('postgres') . ' replication=database' ], '<',
-		\"INSERT INTO t VALUES (1);\nSHOW lsn_tracker.last_commit;\n", '>', \$out);
+		\"INSERT INTO t VALUES (1);\nSHOW lsn_tracker.token;\n", '>', \$out);
 	like($out, qr{^[0-9A-F]+/[0-9A-F]+\@1\n$}, 'a commit over a replication connection to a database');
 }
 
@@ -69,7 +69,7 @@ my @cases = (
 	[ 'an error at the commit', 'same', 'INSERT INTO deferred VALUES (1)' ],
 	[ 'an empty transaction', 'same', 'BEGIN', 'COMMIT' ],
 	[ 'SET', 'same', 'SET work_mem = 1000' ],
-	[ 'DISCARD ALL', 'same', 'DISCARD ALL' ],
+	[ 'DISCARD ALL', 'forgotten', 'DISCARD ALL' ],
 	[ 'an empty query string', 'same', '' ],
 	[ 'several statements in one string', 'new', 'INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); SELECT 3' ],
 	[ 'several, the last one fails', 'same', 'INSERT INTO t VALUES (1); SELECT 1/0' ],
@@ -145,6 +145,10 @@ foreach my $case (@cases)
 		# 24 or 40 bytes of page header may be in front of the insert position
 		ok(number($now) > $insert && number($now) <= $end, "$name: behind what was there before, not beyond the end")
 		  or diag("$now is not between $before[1][0] and $results[-1][0]");
+	}
+	elsif ($expected eq 'forgotten')
+	{
+		is($now, '', "$name: the token is forgotten");
 	}
 	else
 	{

@@ -45,8 +45,10 @@ SQL
 		'a savepoint, behind a statement' =>
 		  [ "$block; SAVEPOINT s", "SELECT lsn_wait('TARGET', 20000)", 'RELEASE s; COMMIT' ],
 		'a statement that is planned' => [ '', "SELECT lsn_wait(planned('TARGET'), 20000)", '' ],
-		'SET, behind a statement' =>
-		  [ "SET lsn_tracker.default_timeout = '20s'; $block", "SET LOCAL lsn_tracker.min_lsn = 'TARGET'; SELECT true", 'COMMIT; RESET ALL' ]);
+		'the gate, behind a statement' =>
+		  [ "SET lsn_tracker.default_timeout = '20s'; $block", "SET LOCAL lsn_tracker.token = 'TARGET'; SELECT true", 'COMMIT; RESET ALL' ],
+		'the gate, planned' =>
+		  [ "SET lsn_tracker.default_timeout = '20s'", "SET lsn_tracker.token = 'TARGET'; SELECT planned('x') IS NOT NULL", 'RESET ALL' ]);
 	foreach my $how (sort keys %met)
 	{
 		my ($begin, $wait, $end) = @{ $met{$how} };
@@ -95,7 +97,7 @@ SQL
 		'statement_timeout, in a savepoint' =>
 		  "SAVEPOINT s; SET LOCAL statement_timeout = 50; SELECT lsn_wait('$never', 0); ROLLBACK TO s",
 		'cancel, in nested savepoints' => "SAVEPOINT s; SAVEPOINT t; SELECT lsn_wait('$never', 0); ROLLBACK TO s",
-		'SET' => "SAVEPOINT s; SET LOCAL lsn_tracker.default_timeout = 50; SET LOCAL lsn_tracker.min_lsn = '$never'; ROLLBACK TO s",
+		'the gate' => "SAVEPOINT s; SET LOCAL lsn_tracker.default_timeout = 50; SET LOCAL lsn_tracker.token = '$never'; SELECT 1; ROLLBACK TO s; RESET lsn_tracker.token",
 		'an error caught by the client in no savepoint' => "SELECT lsn_require('$never', 50); ROLLBACK; BEGIN");
 	foreach my $how (sort keys %ended)
 	{

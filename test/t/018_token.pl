@@ -1,0 +1,268 @@
+# lsn_tracker.token: the many ways to set it, and what waits for it and what not.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+my $report = compile("$FindBin::RealBin/../clients/report.c");
+my ($primary, $standby) = new_pair('token', 'max_standby_streaming_delay = -1', 'hot_standby_feedback = off', "lsn_tracker.default_timeout = '60s'");
+my $never = 'FFFFFFFF/0@1';
+my ($out, $err);
+
+$primary->safe_psql('postgres', <<'SQL');
+DELETE FROM t;
+CREATE TABLE v AS SELECT generate_series(1, 1000) AS i;
+CREATE ROLE reader LOGIN;
+GRANT SELECT ON t TO reader;
+CREATE FUNCTION sets_inside(token text) RETURNS bigint STABLE LANGUAGE plpgsql AS $$
+DECLARE
+	n bigint := 0;
+	r record;
+BEGIN
+	PERFORM set_config('lsn_tracker.token', token, false);
+	FOR r IN SELECT 1 FROM v LOOP n := n + 1; END LOOP;
+	RETURN n;
+END $$;
+CREATE FUNCTION has_clause() RETURNS bigint LANGUAGE sql SET lsn_tracker.token = 'FFFFFFFF/0@1' AS 'SELECT count(*) FROM t';
+SQL
+catch_up($primary, $standby);
+my $rows = $primary->safe_psql('postgres', 'SELECT count(*) FROM t');
+
+# Write a row while replay is paused; have somebody wait for it and go on.  Returns
+# what he said.
+sub waits
+{
+	my ($start, $finish) = @_;
+	pause($standby);
+	my $token = write_token($primary);
+	$rows++;
+	my $client = $start->($token);
+	await_waiters($standby, 1);
+	resume($standby);
+	return $finish->($client);
+}
+
+# A client that sends each line as one query string (psql would split it).  From a
+# file: nobody feeds it while we look at the server.
+sub start_report
+{
+	my ($lines, $connstr) = @_;
+	my $script = $standby->basedir . '/report.sql';
+
+	open my $file, '>', $script or die $!;
+	print $file "$lines\n";
+	close $file;
+	return IPC::Run::start([ $report, $connstr // $standby->connstr('postgres') ], '<', $script, '>', \$out, '2>', \$err);
+}
+my $finish_report = sub { $_[0]->finish or die $err; return $out =~ s/\|[^|]*\n/\n/gr; };
+
+my $session = session($standby);
+my $finish_session = sub { my ($o, $e) = finish_wait($session); return "$o$e"; };
+
+is(waits(sub { start_report("SET lsn_tracker.token = '$_[0]'; SELECT count(*) FROM t") }, $finish_report), "$rows|\n", 'one query string');
+is(waits(sub { start_report("SELECT to_regclass('no.such'), count(*) FROM t; SET lsn_tracker.token = '$_[0]'; SELECT count(*) FROM t") }, $finish_report),
+	"$rows|\n", 'one query string that has read before');
+is(waits(sub { start_report("pipeline: SET lsn_tracker.token = '$_[0]' ;; SELECT count(*) FROM t") }, $finish_report), "$rows|\n", 'a pipeline');
+is(waits(sub { start_report("pipeline: SELECT count(*) FROM t ;; SELECT set_config('lsn_tracker.token', '$_[0]', false) ;; SELECT count(*) FROM t") }, $finish_report),
+	"$rows|\n", 'a pipeline that has read before');
+is(waits(sub { start_wait($session, "SELECT set_config('lsn_tracker.token', '$_[0]', false) IS NULL;\nSELECT count(*) FROM t") }, $finish_session),
+	"f\n$rows", 'set_config()');
+is(waits(sub { start_wait($session, "BEGIN;\nSELECT set_config('lsn_tracker.token', '$_[0]', true) IS NULL;\nSELECT count(*) FROM t;\nCOMMIT") }, $finish_session),
+	"f\n$rows", 'set_config(), local');
+is(waits(sub { start_wait($session, "BEGIN;\nSET LOCAL lsn_tracker.token = '$_[0]';\nROLLBACK;\nSELECT count(*) FROM t") }, sub { (finish_wait($session))[0] }),
+	$rows, 'SET LOCAL that is rolled back: recorded all the same');
+is(waits(sub { start_report('SELECT count(*) FROM t', $standby->connstr('postgres') . " options='-c lsn_tracker.token=$_[0]'") }, $finish_report),
+	"$rows|\n", 'connection option');
+is(waits(sub { start_wait($session, "SELECT sets_inside('$_[0]') IN (SELECT count(*) FROM v);\nSELECT count(*) FROM t") }, $finish_session),
+	"t\n$rows", 'set within a function: the statement goes on, its cursor does not wait, the next statement does');
+
+# A role's configuration is replicated.
+my $first = write_token($primary);
+$primary->safe_psql('postgres', "ALTER ROLE reader SET lsn_tracker.token = '$first'");
+$rows++;
+catch_up($primary, $standby);
+$rows++;
+is($standby->safe_psql('postgres', "SHOW lsn_tracker.token;\nSELECT count(*) FROM t", connstr => $standby->connstr('postgres') . ' user=reader'),
+	"$first\n$rows", 'a role that is owed something');
+
+# A configuration file, also on a primary
+my $ahead = $primary->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() + 1000000 || '\@1'");
+$_->append_conf('postgresql.conf', "lsn_tracker.token = '$ahead'"), $_->reload foreach $primary, $standby;
+$standby->poll_query_until('postgres', 'SHOW lsn_tracker.token', $ahead) or die;
+like(sqlstate($primary, 'SELECT 1'), qr/^22023: target \Q$ahead\E is beyond the WAL/, 'configuration file, primary');
+like(sqlstate($standby, "SET lsn_tracker.default_timeout = 20;\nSELECT 1"), qr/^55L01: timed out after 20 ms/, 'configuration file, standby');
+$_->append_conf('postgresql.conf', "lsn_tracker.token = ''"), $_->reload foreach $primary, $standby;
+$standby->poll_query_until('postgres', 'SHOW lsn_tracker.token', '') or die;
+
+# What does not read passes, and so does what functions run.
+(undef, undef, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
+SET lsn_tracker.default_timeout = 50;
+BEGIN;
+DECLARE c CURSOR FOR SELECT i FROM t;
+SET lsn_tracker.token = '$never';
+SHOW lsn_tracker.token;
+FETCH 1 FROM c;
+CLOSE c;
+PREPARE p AS SELECT 1;
+DEALLOCATE p;
+SET work_mem = '1MB';
+EXPLAIN SELECT * FROM t;
+SAVEPOINT s;
+ROLLBACK TO s;
+LOCK TABLE t IN ROW EXCLUSIVE MODE;
+COMMIT;
+DISCARD PLANS;
+SELECT 'raised';
+SELECT 'and again';
+DISCARD ALL;
+SELECT count(*) FROM t;
+SQL
+my $n = () = $err =~ /ERROR:  timed out after 50 ms while waiting for replay of \Q$never\E/g;
+is($n, 2, 'only what reads raises, each time, until it is forgotten') or diag($err);
+unlike($err =~ s/ERROR:  timed out//gr, qr/ERROR/, 'and nothing else');
+like($err, qr/CONTEXT:  waiting for lsn_tracker.token in front of a statement/, 'with what it was waiting for');
+
+# has_clause() is owed something that never comes; but that concerns the next statement.
+(undef, $out, $err) = $standby->psql('postgres', "SET lsn_tracker.default_timeout = 50;\nSELECT has_clause();\nSELECT 1", on_error_stop => 0);
+is($out, $rows, 'a function with a SET clause');
+like($err, qr/timed out after 50 ms/, 'the next statement');
+
+# Beside an open cursor: refused only if it would have to wait, and then fresh.
+my $token = write_token($primary);
+$rows++;
+catch_up($primary, $standby);
+$rows++;
+start_wait($session, "BEGIN;\nDECLARE c CURSOR FOR SELECT count(*) FROM t;\nSET lsn_tracker.token = '$token';\nSELECT count(*) FROM t;\nFETCH c;\nCOMMIT");
+is($finish_session->(), "$rows\n$rows", 'an open cursor does not hinder who need not wait');
+start_wait($session, "BEGIN;\nDECLARE c CURSOR FOR SELECT count(*) FROM t;\nSET lsn_tracker.token = '$never';\n\\set VERBOSITY verbose\nSELECT count(*) FROM t;\nROLLBACK;\nRESET lsn_tracker.token");
+like($finish_session->(), qr/ERROR:  55000: cannot wait for replay while this session holds a snapshot\nDETAIL:  Something else .* open cursor/, 'but who would have to');
+
+# REPEATABLE READ: the snapshot is taken; what is owed then can't be had.
+start_wait($session, "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT 1;\nSET lsn_tracker.token = '$token';\nSELECT count(*) FROM t;\nROLLBACK;\nRESET lsn_tracker.token");
+like($finish_session->(), qr/ERROR:  55000: cannot wait for replay while this session holds a snapshot\nDETAIL:  The transaction's isolation level is REPEATABLE READ/,
+	'behind the first read in REPEATABLE READ, also when it has been replayed');
+
+# One snapshot for the whole transaction, whatever came in between
+pause($standby);
+$token = write_clean_up($primary, 'v');
+$rows++;
+start_wait($session, "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSET lsn_tracker.token = '$token';\nSELECT sum(i) FROM v;\nSELECT pg_sleep(0.3);\nSELECT sum(i) FROM v;\nCOMMIT");
+await_waiters($standby, 1);
+resume($standby);
+catch_up($primary, $standby);
+$rows++;
+my $sum = $primary->safe_psql('postgres', 'SELECT sum(i) FROM v');
+$primary->safe_psql('postgres', 'UPDATE v SET i = i + 1');
+is($finish_session->(), "$sum\n\n$sum", 'REPEATABLE READ: the same rows again');
+
+# Exported and imported snapshots
+start_wait($session, "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT pg_export_snapshot()");
+my ($snapshot) = $finish_session->() =~ /(\S+-\S+-\d+)/ or die;
+catch_up($primary, $standby);
+$rows++;
+my $importer = session($standby);
+start_wait($importer, "SET lsn_tracker.default_timeout = 50;\nBEGIN ISOLATION LEVEL REPEATABLE READ;\nSET TRANSACTION SNAPSHOT '$snapshot';\nSET lsn_tracker.token = '$never';\nSELECT count(*) FROM t;\nCOMMIT;\nSELECT 1");
+($out, $err) = finish_wait($importer);
+is($out, $rows - 1, 'an imported snapshot is left alone');
+like($err, qr/\AERROR:  timed out|psql.*ERROR:  timed out/, 'until the transaction ends');
+start_wait($session, "SELECT count(*) FROM t;\nCOMMIT");
+is($finish_session->(), $rows - 1, 'and so is the one who exported it');
+$importer->quit;
+my $target = write_token($primary);
+$rows++;
+local $ENV{PGOPTIONS} = "-c lsn_tracker.token=$target";
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
+command_ok([ 'pg_dump', '-Fd', '-j', 2, '-f', $dump, '-d', $standby->connstr('postgres') ], 'a parallel dump of a standby that is owed something');
+delete $ENV{PGOPTIONS};
+
+# Parallel workers show the same.
+start_wait($session, <<SQL);
+SET lsn_tracker.token = '$target';
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SET debug_parallel_query = on;
+SET force_parallel_mode = on;
+EXPLAIN (COSTS OFF) SELECT count(*) FROM t;
+SELECT count(*) FROM t;
+SELECT DISTINCT current_setting('lsn_tracker.token') FROM t;
+RESET ALL
+SQL
+($out, $err) = finish_wait($session);
+like($out, qr/Workers Planned.*\n$rows\n\Q$target\E$/s, 'parallel query');
+
+# Reads are tracked: each statement's snapshot, and reported.
+sub reports
+{
+	my ($node, @sql) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ $report, $node->connstr('postgres') ], '<', \join('', map { "$_\n" } @sql), '>', \$out, '2>', \$err) or die $err;
+	return map { (split /\|/, $_, -1)[2] } split /\n/, $out;
+}
+my $position = $standby->safe_psql('postgres', "SELECT pg_last_wal_replay_lsn() || '\@1'");
+my @reported = reports($standby, 'SELECT 1', 'SET lsn_tracker.track_reads = on', 'SELECT count(*) FROM t', 'BEGIN', 'SELECT 1', 'ROLLBACK', 'RESET lsn_tracker.token', 'SELECT no_such_column');
+is(join(' ', @reported), join(' ', '', '', ($position) x 4, '', ''), 'reads are reported where they are tracked, also in a transaction that is rolled back, and forgotten');
+pause($standby);
+$token = write_token($primary);
+my @two = map { session($standby) } 1 .. 2;
+start_wait($_, 'SET lsn_tracker.track_reads = on;SHOW lsn_tracker.token') foreach @two;
+finish_wait($_) foreach @two;
+start_wait($two[0], 'SELECT 1;SHOW lsn_tracker.token');
+is((split /\n/, finish_wait($two[0]))[-1], $position, 'no further than what has been replayed');
+resume($standby);
+$standby->safe_psql('postgres', "SELECT lsn_wait('$token')");
+start_wait($two[0], 'SELECT 1;SHOW lsn_tracker.token');
+is((split /\n/, finish_wait($two[0]))[-1], $token, 'and as far as that');
+start_wait($two[1], 'SHOW lsn_tracker.token');
+is(scalar finish_wait($two[1]), '', 'each session has its own');
+$_->quit foreach @two;
+
+# Interrupted at the gate, in each way: nothing is left.
+my %ways = (
+	'cancel' => sub { $standby->safe_psql('postgres', 'SELECT pg_cancel_backend(pid) FROM lsn_waiters()') },
+	'statement_timeout' => sub { },
+	'terminate' => sub { $standby->safe_psql('postgres', 'SELECT pg_terminate_backend(pid, 10000) FROM lsn_waiters()') },
+	'disconnect' => sub { $_[0]->{run}->kill_kill });
+foreach my $way (sort keys %ways)
+{
+	foreach my $statement ('SELECT count(*) FROM t', 'DECLARE c CURSOR FOR SELECT 1', 'COPY (SELECT 1) TO STDOUT', 'EXPLAIN ANALYZE SELECT 1', "DO \$\$ BEGIN PERFORM 1; END \$\$", 'EXECUTE p', 'BEGIN ISOLATION LEVEL REPEATABLE READ')
+	{
+		foreach my $begin ($statement =~ /^BEGIN/ ? '' : ("BEGIN;\nSAVEPOINT a;\n", "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSAVEPOINT a;\n", $statement =~ /^DECLARE/ ? () : ''))
+		{
+			my $victim = session($standby);
+			my $timeout = $way eq 'statement_timeout' ? "SET statement_timeout = 100;\n" : '';
+
+			start_wait($victim, "PREPARE p AS SELECT 1;\n${begin}SET lsn_tracker.token = '$never';\n$timeout$statement");
+			await_waiters($standby, 1) if $way ne 'statement_timeout';
+			$ways{$way}->($victim);
+			if ($way =~ /cancel|timeout/)
+			{
+				($out, $err) = finish_wait($victim);
+				my $fails = $err =~ /ERROR:  canceling statement/;
+				start_wait($victim, ($begin ? "ROLLBACK TO a;\n" : '') . "RESET lsn_tracker.token;\nRESET statement_timeout;\nSELECT count(*) FROM t;\n" . ($begin ? 'COMMIT' : 'SELECT 1'));
+				my ($o, $e) = finish_wait($victim);
+				ok($fails && $o =~ /^\d+/ && $e eq '', "$way, $statement, " . ($begin =~ s/\n/ /gr) . ': and works on') or diag("$err $o $e");
+			}
+			await_waiters($standby, 0);
+			$way =~ /cancel|timeout/ ? $victim->quit : $victim->{run}->finish;
+		}
+	}
+}
+is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.pid <> pg_backend_pid() AND backend_type = 'client backend' AND l.mode = 'AccessShareLock'"),
+	'0', 'no lock is left');
+
+# Promotion ends it, too.
+my $at_gate = session($standby);
+start_wait($at_gate, "SET lsn_tracker.token = '$never';\n\\set VERBOSITY verbose\nSELECT 1");
+await_waiters($standby, 1);
+$primary->stop;
+$standby->promote;
+like((finish_wait($at_gate))[1], qr/40000: the write at \Q$never\E has been lost/, 'promotion: lost');
+$_->quit foreach $at_gate, $session;
+$standby->stop;
+done_testing();

@@ -24,6 +24,7 @@ OBJS = \
 	src/replay.o \
 	src/shared_state.o \
 	src/snapshot.o \
+	src/statement_target.o \
 	src/token.o \
 	src/wait.o \
 	src/waiters.o \

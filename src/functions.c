@@ -83,22 +83,6 @@ TimeoutArg(FunctionCallInfo fcinfo, int argno)
 	return timeout;
 }
 
-/*
- * Wait for replay without a snapshot, and take a fresh one behind it, whatever
- * the outcome: the statement goes on.  On a primary there is nothing to wait
- * for, but the caller's snapshot is treated the same, so that a program that
- * runs there does not fail only once it runs on a standby.
- */
-static bool
-WaitWithoutSnapshot(FunctionCallInfo fcinfo, const LsnTarget *target, int64 timeout)
-{
-	LetGo		held = LetGoInFunction(fcinfo);
-	bool		reached = Await(target, timeout);
-
-	TakeFreshSnapshot(&held);
-	return reached;
-}
-
 /* The first argument, a pg_lsn or a token; it must not be NULL. */
 static LsnTarget
 LsnArg(FunctionCallInfo fcinfo)
@@ -118,60 +102,110 @@ TokenArg(FunctionCallInfo fcinfo)
  */
 typedef LsnTarget GetTarget(FunctionCallInfo fcinfo);
 
-static Datum
-Wait(FunctionCallInfo fcinfo, GetTarget *get_target)
+/*
+ * Is this one of the functions that can also stand in FROM (statement_target.c)?
+ */
+bool
+IsWaitFunction(PGFunction function)
 {
-	LsnTarget	target;
-	int64		timeout;
+	return function == lsn_wait || function == lsn_wait_token ||
+		function == lsn_require || function == lsn_require_token ||
+		function == lsn_wait_xact;
+}
 
+/*
+ * Read the arguments of one of these.  Returns false if the answer is NULL; raises
+ * the errors for arguments that are none.
+ */
+bool
+ReadWaitCall(FunctionCallInfo fcinfo, PGFunction function, WaitCall *call)
+{
 	CheckPreloaded();
 	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	target = get_target(fcinfo);
-	timeout = TimeoutArg(fcinfo, 1);
+		return false;
 
-	PG_RETURN_BOOL(WaitWithoutSnapshot(fcinfo, &target, timeout));
+	call->required = function == lsn_require || function == lsn_require_token;
+	if (function == lsn_wait_xact)
+		call->target = XactToTarget(PG_GETARG_FULLTRANSACTIONID(0));
+	else if (function == lsn_wait || function == lsn_require)
+		call->target = LsnArg(fcinfo);
+	else
+		call->target = TokenArg(fcinfo);
+	call->timeout = TimeoutArg(fcinfo, 1);
+	return true;
+}
+
+/*
+ * Wait as the function does.  Returns false if it timed out and may.
+ */
+bool
+RunWaitCall(const WaitCall *call)
+{
+	bool		reached = Await(&call->target, call->timeout);
+
+	if (!reached && call->required)
+		RaiseTimeout(&call->target, call->timeout);
+	return reached;
+}
+
+/*
+ * Wait for replay without a snapshot, and take a fresh one behind it, whatever
+ * the outcome: the statement goes on.  On a primary there is nothing to wait
+ * for, but the caller's snapshot is treated the same, so that a program that
+ * runs there does not fail only once it runs on a standby.
+ */
+static bool
+WaitWithoutSnapshot(FunctionCallInfo fcinfo, const WaitCall *call)
+{
+	LetGo		held = LetGoInFunction(fcinfo);
+	bool		reached = RunWaitCall(call);
+
+	TakeFreshSnapshot(&held);
+	return reached;
+}
+
+static Datum
+Wait(FunctionCallInfo fcinfo, PGFunction function)
+{
+	WaitCall	call = {0};
+	bool		reached;
+
+	if (!ReadWaitCall(fcinfo, function, &call))
+		PG_RETURN_NULL();
+	if (!WasStatementTarget(CallingSelect(fcinfo), &call, &reached))
+		reached = WaitWithoutSnapshot(fcinfo, &call);
+	PG_RETURN_BOOL(reached);
 }
 
 Datum
 lsn_wait(PG_FUNCTION_ARGS)
 {
-	return Wait(fcinfo, LsnArg);
+	return Wait(fcinfo, lsn_wait);
 }
 
 Datum
 lsn_wait_token(PG_FUNCTION_ARGS)
 {
-	return Wait(fcinfo, TokenArg);
+	return Wait(fcinfo, lsn_wait_token);
 }
 
-static Datum
-Require(FunctionCallInfo fcinfo, GetTarget *get_target)
-{
-	LsnTarget	target;
-	int64		timeout;
-
-	CheckPreloaded();
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	target = get_target(fcinfo);
-	timeout = TimeoutArg(fcinfo, 1);
-
-	if (!WaitWithoutSnapshot(fcinfo, &target, timeout))
-		RaiseTimeout(&target, timeout);
-	PG_RETURN_VOID();
-}
-
+/* These return void, which any value stands for. */
 Datum
 lsn_require(PG_FUNCTION_ARGS)
 {
-	return Require(fcinfo, LsnArg);
+	return Wait(fcinfo, lsn_require);
 }
 
 Datum
 lsn_require_token(PG_FUNCTION_ARGS)
 {
-	return Require(fcinfo, TokenArg);
+	return Wait(fcinfo, lsn_require_token);
+}
+
+Datum
+lsn_wait_xact(PG_FUNCTION_ARGS)
+{
+	return Wait(fcinfo, lsn_wait_xact);
 }
 
 static Datum
@@ -208,11 +242,10 @@ lsn_last_replay(PG_FUNCTION_ARGS)
 static Datum
 Watch(FunctionCallInfo fcinfo, GetTarget *get_target)
 {
-	LsnTarget	from = {0};
-	int64		timeout;
+	WaitCall	call = {0};
 
 	CheckPreloaded();
-	timeout = TimeoutArg(fcinfo, 1);
+	call.timeout = TimeoutArg(fcinfo, 1);
 	if (!RecoveryInProgress())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -222,11 +255,11 @@ Watch(FunctionCallInfo fcinfo, GetTarget *get_target)
 	/* "past from" is "at or past the next byte"; there is none past the last */
 	if (!PG_ARGISNULL(0))
 	{
-		from = get_target(fcinfo);
-		from.replay_to = Min(from.lsn, LAST_TARGET) + 1;
+		call.target = get_target(fcinfo);
+		call.target.replay_to = Min(call.target.lsn, LAST_TARGET) + 1;
 	}
 
-	if (!WaitWithoutSnapshot(fcinfo, &from, timeout))
+	if (!WaitWithoutSnapshot(fcinfo, &call))
 		PG_RETURN_NULL();
 	PG_RETURN_LSN(TrackedReplayPosition());
 }
@@ -273,35 +306,21 @@ lsn_request_notification_token(PG_FUNCTION_ARGS)
 Datum
 lsn_await_notification(PG_FUNCTION_ARGS)
 {
-	int64		timeout;
+	WaitCall	call = {0};
 
 	CheckPreloaded();
-	timeout = TimeoutArg(fcinfo, 0);
+	call.timeout = TimeoutArg(fcinfo, 0);
 	if (!notification_requested)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no notification has been requested in this session"),
 				 errhint("Call lsn_request_notification() first; a request is used up once it has been answered with true.")));
 
-	if (!WaitWithoutSnapshot(fcinfo, &notification_target, timeout))
+	call.target = notification_target;
+	if (!WaitWithoutSnapshot(fcinfo, &call))
 		PG_RETURN_BOOL(false);
 	notification_requested = false;
 	PG_RETURN_BOOL(true);
-}
-
-Datum
-lsn_wait_xact(PG_FUNCTION_ARGS)
-{
-	LsnTarget	target;
-	int64		timeout;
-
-	CheckPreloaded();
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	target = XactToTarget(PG_GETARG_FULLTRANSACTIONID(0));
-	timeout = TimeoutArg(fcinfo, 1);
-
-	PG_RETURN_BOOL(WaitWithoutSnapshot(fcinfo, &target, timeout));
 }
 
 Datum

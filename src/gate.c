@@ -126,25 +126,45 @@ WaitForOwed(const LetGo *held)
 	OwedIsMet();
 }
 
+/*
+ * A query is about to start in a session that is owed something, or that calls
+ * functions which may be ours.
+ */
+static void
+WaitBeforeQuery(QueryDesc *query)
+{
+	bool		owed = something_owed && !UsesImportedSnapshot();
+	bool		clients = IsClientsQuery(query);
+	bool		targets = clients && FindStatementTargets(query);
+	LetGo		held = {0};
+
+	/* on a primary nothing is waited for: any query will do */
+	if (owed && !clients && !RecoveryInProgress())
+		WaitForOwed(&held);
+	if (!clients || !(owed || targets))
+		return;
+
+	held = LetGoBeforeQuery(query);
+	/* not only if it has to wait, or the same program would fail by chance */
+	if (targets && held.holder && !allow_held_snapshot)
+		RaiseHeld(held.holder);
+	if (owed)
+		WaitForOwed(&held);
+	if (targets)
+		AwaitStatementTargets(query);
+	TakeFreshSnapshot(&held);
+}
+
 static void
 GateExecutorStart(QueryDesc *query, int eflags)
 {
 	if (unlikely(IsolationUsesXactSnapshot()))
 		CountStatements(1);
 
-	if (HasToWait())
-	{
-		LetGo		held = {0};
-
-		/* on a primary nothing is waited for: any query will do */
-		if (!RecoveryInProgress())
-			WaitForOwed(&held);
-		else if (LetGoBeforeQuery(query, &held))
-		{
-			WaitForOwed(&held);
-			TakeFreshSnapshot(&held);
-		}
-	}
+	/* the functions of extensions are among what a plan depends on */
+	if (unlikely(something_owed || query->plannedstmt->invalItems != NIL) &&
+		utility_depth == 0 && MyProcPort != NULL && !am_walsender)
+		WaitBeforeQuery(query);
 	if (unlikely(track_reads) && MyProcPort != NULL && RecoveryInProgress())
 		NoteRead();
 

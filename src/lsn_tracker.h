@@ -229,8 +229,10 @@ typedef struct LetGo
 	const char *holder;			/* what still holds one, NULL if nothing */
 } LetGo;
 
+extern QueryDesc *CallingSelect(FunctionCallInfo fcinfo);
+extern bool IsClientsQuery(QueryDesc *query);
 extern LetGo LetGoInFunction(FunctionCallInfo fcinfo);
-extern bool LetGoBeforeQuery(QueryDesc *query, LetGo *held);
+extern LetGo LetGoBeforeQuery(QueryDesc *query);
 extern bool LetGoBeforeUtility(PlannedStmt *statement, LetGo *held);
 extern LetGo LetGoWithoutStatement(void);
 extern void RaiseHeld(const char *holder);
@@ -241,7 +243,24 @@ extern bool IsFirstStatement(void);
 extern void InstallGate(void);
 
 /* functions.c: the SQL-callable functions */
+
+/* A call of a function that waits */
+typedef struct WaitCall
+{
+	bool		required;		/* to time out is an error */
+	LsnTarget	target;
+	int64		timeout;		/* ms, 0: no limit */
+} WaitCall;
+
+extern bool IsWaitFunction(PGFunction function);
+extern bool ReadWaitCall(FunctionCallInfo fcinfo, PGFunction function, WaitCall *call);
+extern bool RunWaitCall(const WaitCall *call);
 extern void ForgetNotification(void);
+
+/* statement_target.c: targets in a statement's FROM */
+extern bool FindStatementTargets(QueryDesc *query);
+extern void AwaitStatementTargets(QueryDesc *query);
+extern bool WasStatementTarget(const QueryDesc *query, const WaitCall *call, bool *reached);
 
 /* freshness.c: what a session is owed */
 extern bool something_owed;

@@ -89,14 +89,14 @@ RaiseHeld(const char *holder)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot wait for replay while this session holds a snapshot"),
 			 errdetail("%s", holder),
-			 errhint("Wait as the first statement of a transaction, or in READ COMMITTED without open cursors; call the function in a SELECT statement of its own.")));
+			 errhint("Wait as the first statement of a transaction, or in READ COMMITTED without open cursors. Call the function in a SELECT of its own, or in FROM with constants or parameters: SELECT ... FROM orders, lsn_require($1).")));
 }
 
 /*
  * The query that calls the function directly, if that is a client's plain
  * SELECT; NULL if it is anything else.
  */
-static QueryDesc *
+QueryDesc *
 CallingSelect(FunctionCallInfo fcinfo)
 {
 	Portal		portal = ActivePortal;
@@ -188,31 +188,39 @@ LetGoInFunction(FunctionCallInfo fcinfo)
 }
 
 /*
- * A query is about to start: let go of its snapshot.  Returns false, and has done
- * nothing, if it is not a client's own plain SELECT.
+ * A query is about to start: is it a client's own plain SELECT?
  */
 bool
-LetGoBeforeQuery(QueryDesc *query, LetGo *held)
+IsClientsQuery(QueryDesc *query)
 {
 	Portal		portal = ActivePortal;
+	bool		outermost;
 
 	if (portal == NULL || portal->strategy != PORTAL_ONE_SELECT ||
 		portal->queryDesc != NULL || linitial(portal->stmts) != query->plannedstmt ||
 		!ActiveSnapshotSet() || GetActiveSnapshot() != query->snapshot)
 		return false;
 
+	/* the query has it, too: it is still there when it is put back */
 	PopActiveSnapshot();
-	if (ActiveSnapshotSet())
-	{
-		PushActiveSnapshot(query->snapshot);
-		return false;
-	}
+	outermost = !ActiveSnapshotSet();
+	PushActiveSnapshot(query->snapshot);
+	return outermost;
+}
 
-	*held = (LetGo){.query = query};
+/*
+ * A client's query is about to start: let go of its snapshot.
+ */
+LetGo
+LetGoBeforeQuery(QueryDesc *query)
+{
+	LetGo		held = {.query = query};
+
+	PopActiveSnapshot();
 	UnregisterSnapshot(query->snapshot);
 	query->snapshot = InvalidSnapshot;
-	LetGoOfTheRest(held);
-	return true;
+	LetGoOfTheRest(&held);
+	return held;
 }
 
 /*
@@ -274,10 +282,11 @@ TakeFreshSnapshot(const LetGo *held)
 	{
 		QueryDesc  *query = held->query;
 
-		query->snapshot = RegisterSnapshot(GetTransactionSnapshot());
+		/* to push it may make a copy, which is the one that all must share */
+		PushActiveSnapshot(GetTransactionSnapshot());
+		query->snapshot = RegisterSnapshot(GetActiveSnapshot());
 		if (held->running)
 			query->estate->es_snapshot = RegisterSnapshot(query->snapshot);
-		PushActiveSnapshot(query->snapshot);
 	}
 	else if (held->portal)
 	{

@@ -11,6 +11,8 @@
  *	- a plain SELECT: in ExecutorStart, by whatever protocol;
  *	- EXECUTE, DECLARE CURSOR, COPY TO, EXPLAIN ANALYZE, CALL and DO: in
  *	  ProcessUtility, before they plan or start anything;
+ *	- a function call of the fastpath protocol, by which libpq reads large objects:
+ *	  when the function is about to be executed;
  *	- BEGIN and SET TRANSACTION that begin a REPEATABLE READ transaction: behind the
  *	  command, which takes no snapshot; the one that the transaction then takes
  *	  is fresh, and it waits once for its whole life.
@@ -29,19 +31,24 @@
 #include "access/parallel.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/objectaccess.h"
 #include "commands/defrem.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "replication/walsender.h"
 #include "storage/proc.h"
+#include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
 #include "tcop/utility.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "lsn_tracker.h"
 
 static ExecutorStart_hook_type next_ExecutorStart = NULL;
 static ProcessUtility_hook_type next_ProcessUtility = NULL;
+static object_access_hook_type next_object_access = NULL;
 
 /* How many utility commands we are inside */
 static int	utility_depth = 0;
@@ -329,11 +336,47 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 }
 
 /*
+ * A function is about to be executed, or something else happens to an object.
+ *
+ * Is it a call of the fastpath protocol (HandleFunctionRequest() in fastpath.c)?  These
+ * run outside of any portal, and not for a query; functions that the planner calls
+ * do so for one.
+ */
+static void
+GateObjectAccess(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	if (next_object_access)
+		next_object_access(access, classId, objectId, subId, arg);
+
+	if (access != OAT_FUNCTION_EXECUTE || ActivePortal != NULL || debug_query_string != NULL ||
+		!ActiveSnapshotSet())
+		return;
+
+	if (IsolationUsesXactSnapshot())
+		CountStatements(1);
+	if (HasToWait())
+	{
+		LetGo		held = {0};
+
+		if (!RecoveryInProgress())
+			WaitForOwed(&held);
+		else
+		{
+			held = LetGoOfActive();
+			WaitForOwed(&held);
+			TakeFreshSnapshot(&held);
+		}
+	}
+}
+
+/*
  * To be called from _PG_init; all sessions inherit it.
  */
 void
 InstallGate(void)
 {
+	next_object_access = object_access_hook;
+	object_access_hook = GateObjectAccess;
 	next_ExecutorStart = ExecutorStart_hook;
 	ExecutorStart_hook = GateExecutorStart;
 	next_ProcessUtility = ProcessUtility_hook;

@@ -226,6 +226,7 @@ typedef struct LetGo
 	bool		running;		/* ... which the executor has, too */
 	Portal		portal;			/* or this portal's, for a utility command */
 	bool		hold;			/* ... which has it registered */
+	bool		active;			/* or one that is only active */
 	const char *holder;			/* what still holds one, NULL if nothing */
 } LetGo;
 
@@ -234,6 +235,7 @@ extern bool IsClientsQuery(QueryDesc *query);
 extern LetGo LetGoInFunction(FunctionCallInfo fcinfo);
 extern LetGo LetGoBeforeQuery(QueryDesc *query);
 extern bool LetGoBeforeUtility(PlannedStmt *statement, LetGo *held);
+extern LetGo LetGoOfActive(void);
 extern LetGo LetGoWithoutStatement(void);
 extern void RaiseHeld(const char *holder);
 extern void TakeFreshSnapshot(const LetGo *held);

@@ -19,6 +19,7 @@
  *	- one that runs: the executor's state as well (standard_ExecutorStart());
  *	- a utility command: the portal, as portalSnapshot and, if it returns rows,
  *	  as holdSnapshot (PortalRunUtility());
+ *	- a function called by the fastpath protocol: nobody else;
  *	- REPEATABLE READ: snapmgr.c, for the rest of the transaction.
  *
  * All are released before the wait and filled again after it, in the same order
@@ -261,6 +262,19 @@ LetGoBeforeUtility(PlannedStmt *statement, LetGo *held)
 }
 
 /*
+ * A function is called by the fastpath protocol: let go of its snapshot.
+ */
+LetGo
+LetGoOfActive(void)
+{
+	LetGo		held = {.active = true};
+
+	PopActiveSnapshot();
+	LetGoOfTheRest(&held);
+	return held;
+}
+
+/*
  * For a command that has no snapshot of its own.
  */
 LetGo
@@ -298,4 +312,6 @@ TakeFreshSnapshot(const LetGo *held)
 		PushActiveSnapshotWithLevel(snapshot, portal->createLevel);
 		portal->portalSnapshot = GetActiveSnapshot();
 	}
+	else if (held->active)
+		PushActiveSnapshot(GetTransactionSnapshot());
 }

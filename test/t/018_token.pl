@@ -222,6 +222,29 @@ start_wait($two[1], 'SHOW lsn_tracker.token');
 is(scalar finish_wait($two[1]), '', 'each session has its own');
 $_->quit foreach @two;
 
+# Large objects: libpq reads them by function calls of the protocol, without a query.
+my $lobject = $standby->basedir . '/lobject.py';
+append_to_file($lobject, <<'PY');
+import sys, psycopg2
+connection = psycopg2.connect(sys.argv[1])
+connection.set_session(isolation_level=sys.argv[4])
+cursor = connection.cursor()
+cursor.execute("SET lsn_tracker.token = '%s'" % sys.argv[3])
+print(connection.lobject(int(sys.argv[2]), "rb").read().decode())
+connection.rollback()
+PY
+my $oid = $primary->safe_psql('postgres', "SELECT lo_from_bytea(0, 'old')");
+catch_up($primary, $standby);
+$rows++;
+foreach my $level ('READ COMMITTED', 'REPEATABLE READ')
+{
+	is(waits(sub {
+			my $written = $primary->safe_psql('postgres', "SELECT lo_put($oid, 0, '$level');\nSELECT lsn_last_commit()") =~ s/^\n//r;
+			return IPC::Run::start([ $ENV{PYTHON}, $lobject, $standby->connstr('postgres'), $oid, $written, $level ], '>', \$out, '2>', \$err);
+		}, sub { $_[0]->finish or die $err; return $out; }),
+		"$level\n", "$level: a large object");
+}
+
 # Interrupted at the gate, in each way: nothing is left.
 my %ways = (
 	'cancel' => sub { $standby->safe_psql('postgres', 'SELECT pg_cancel_backend(pid) FROM lsn_waiters()') },

@@ -21,6 +21,7 @@ OBJS = \
 	src/gate.o \
 	src/locks.o \
 	src/lsn_tracker.o \
+	src/plan.o \
 	src/replay.o \
 	src/shared_state.o \
 	src/snapshot.o \

@@ -84,6 +84,10 @@ AtEndOfXact(XactEvent event, void *arg)
 	if (MyProcPort == NULL)
 		return;
 
+	/* an implicit transaction's statement, too, has ended */
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		NoteCatalogs();
+
 	if (event == XACT_EVENT_PRE_COMMIT)
 	{
 		/* will there be a commit record, or some other WAL? */

@@ -74,14 +74,21 @@ CountStatements(int n)
 }
 
 /*
- * In a REPEATABLE READ or SERIALIZABLE transaction: has no statement begun before
- * the one that begins now, or has just begun?
+ * In a REPEATABLE READ or SERIALIZABLE transaction: has no statement begun but the
+ * one that asks, if it has passed the gate?  One that has failed there does not
+ * count.
  */
 bool
-IsFirstStatement(void)
+IsFirstStatement(bool passed)
 {
-	return counted_transaction != MyLocalTransactionId || statements <= 1;
+	return counted_transaction != MyLocalTransactionId ? !passed : statements == (passed ? 1 : 0);
 }
+
+/*
+ * The transaction in which the last query was started, or a command left locks
+ * behind.
+ */
+static LocalTransactionId used_transaction = InvalidLocalTransactionId;
 
 static bool
 UsesImportedSnapshot(void)
@@ -143,6 +150,7 @@ WaitBeforeQuery(QueryDesc *query)
 	bool		owed = something_owed && !UsesImportedSnapshot();
 	bool		clients = IsClientsQuery(query);
 	bool		targets = clients && FindStatementTargets(query);
+	volatile bool released = false;
 	LetGo		held = {0};
 
 	/* on a primary nothing is waited for: any query will do */
@@ -155,25 +163,42 @@ WaitBeforeQuery(QueryDesc *query)
 	/* not only if it has to wait, or the same program would fail by chance */
 	if (targets && held.holder && !allow_held_snapshot)
 		RaiseHeld(held.holder);
-	if (owed)
-		WaitForOwed(&held);
-	if (targets)
-		AwaitStatementTargets(query);
+
+	/*
+	 * Locks of this statement alone can be released; those of earlier ones
+	 * can't be told from them, nor may be.
+	 */
+	AllowRelease(held.holder == NULL && used_transaction != MyLocalTransactionId);
+	PG_TRY();
+	{
+		if (owed)
+			WaitForOwed(&held);
+		if (targets)
+			AwaitStatementTargets(query);
+		released = LocksWereReleased();
+	}
+	PG_FINALLY();
+	{
+		AllowRelease(false);
+	}
+	PG_END_TRY();
+	if (released || CatalogsHaveChanged())
+		PlanAnew(query);
 	TakeFreshSnapshot(&held);
 }
 
 static void
 GateExecutorStart(QueryDesc *query, int eflags)
 {
-	if (unlikely(IsolationUsesXactSnapshot()))
-		CountStatements(1);
-
 	/* the functions of extensions are among what a plan depends on */
 	if (unlikely(something_owed || query->plannedstmt->invalItems != NIL) &&
 		utility_depth == 0 && MyProcPort != NULL && !am_walsender)
 		WaitBeforeQuery(query);
+	if (unlikely(IsolationUsesXactSnapshot()))
+		CountStatements(1);
 	if (unlikely(track_reads) && MyProcPort != NULL && RecoveryInProgress())
 		NoteRead();
+	used_transaction = MyLocalTransactionId;
 
 	if (next_ExecutorStart)
 		next_ExecutorStart(query, eflags);
@@ -304,8 +329,6 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 
 	if (Reads(command))
 	{
-		if (IsolationUsesXactSnapshot())
-			CountStatements(1);
 		if (HasToWait())
 		{
 			if (!RecoveryInProgress())
@@ -316,6 +339,8 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 				TakeFreshSnapshot(&held);
 			}
 		}
+		if (IsolationUsesXactSnapshot())
+			CountStatements(1);
 	}
 
 	RunUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
@@ -332,6 +357,12 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 		ForgetToken();
 		ForgetNotification();
 		ReportToken();
+	}
+	if (utility_depth == 0)
+	{
+		NoteCatalogs();
+		if (HoldsLocks())
+			used_transaction = MyLocalTransactionId;
 	}
 }
 
@@ -352,8 +383,8 @@ GateObjectAccess(ObjectAccessType access, Oid classId, Oid objectId, int subId, 
 		!ActiveSnapshotSet())
 		return;
 
-	if (IsolationUsesXactSnapshot())
-		CountStatements(1);
+	/* it may leave locks behind, and we don't hear of its end */
+	used_transaction = MyLocalTransactionId;
 	if (HasToWait())
 	{
 		LetGo		held = {0};
@@ -367,6 +398,8 @@ GateObjectAccess(ObjectAccessType access, Oid classId, Oid objectId, int subId, 
 			TakeFreshSnapshot(&held);
 		}
 	}
+	if (IsolationUsesXactSnapshot())
+		CountStatements(1);
 }
 
 /*

@@ -28,8 +28,9 @@
  * (XLOG_STANDBY_LOCK).  It would cancel the holders at
  * max_standby_streaming_delay, but it takes those without a lock on their virtual
  * transaction for gone, and sleeps until the lock is released.  So it announces
- * which relation it is about to lock, and who sleeps with a lock on that ends his
- * wait with an error.  The startup process does so in front of the record's redo; in
+ * which relation it is about to lock, and who sleeps with a lock on that releases
+ * it, if it has been taken for a statement that has not started and is planned
+ * anew later (plan.c), or else ends his wait with an error.  The startup process does so in front of the record's redo; in
  * poll mode it is left alone, and whoever looks on its behalf sees that it waits.
  *
  *		session							startup process
@@ -65,6 +66,10 @@
 
 /* Has this session given up the lock on its virtual transaction? */
 static bool aside = false;
+
+/* May it release all that it holds, and has it done so? */
+static bool may_release = false;
+static bool released = false;
 
 static uint64
 Announcement(Oid database, Oid relation)
@@ -253,9 +258,28 @@ HoldsLockOn(Oid database, Oid relation)
 }
 
 /*
- * Session, between StepAside() and StepBack(): raise 40001 if replay is about to
- * lock a relation on which this session holds a lock.  To be called each time
- * that the latch was set.
+ * Session: from now on a wait is in front of a statement, and all locks that the
+ * transaction holds (but for those of the session) have been taken for that.  Or no
+ * longer so.
+ */
+void
+AllowRelease(bool allow)
+{
+	may_release = allow;
+	released = false;
+}
+
+/* Has a wait released them? */
+bool
+LocksWereReleased(void)
+{
+	return released;
+}
+
+/*
+ * Session, between StepAside() and StepBack(): if replay is about to lock a relation
+ * on which this session holds a lock, release that, or raise 40001.  To be called
+ * each time that the latch was set.
  */
 void
 GiveWayToReplay(void)
@@ -273,6 +297,18 @@ GiveWayToReplay(void)
 	if (wanted == NO_RELATION ||
 		(wanted != SOME_RELATIONS && !HoldsLockOn(wanted >> 32, (Oid) wanted)))
 		return;
+
+	if (may_release)
+	{
+		ResourceOwner owner = CurrentResourceOwner;
+
+		/* the parser's locks, and the planner's, are the transaction's */
+		CurrentResourceOwner = CurTransactionResourceOwner;
+		LockReleaseCurrentOwner(NULL, 0);
+		CurrentResourceOwner = owner;
+		released = true;
+		return;
+	}
 
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

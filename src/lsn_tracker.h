@@ -212,6 +212,8 @@ extern void StepAside(void);
 extern void StepBack(void);
 extern void StepBackByError(void);
 extern void GiveWayToReplay(void);
+extern void AllowRelease(bool allow);
+extern bool LocksWereReleased(void);
 extern void AnnounceLocks(const xl_standby_lock *locks, int nlocks);
 extern void WithdrawAnnouncement(void);
 extern void LookForLockRequest(void);
@@ -241,8 +243,13 @@ extern void RaiseHeld(const char *holder);
 extern void TakeFreshSnapshot(const LetGo *held);
 
 /* gate.c: statements that wait before they start */
-extern bool IsFirstStatement(void);
+extern bool IsFirstStatement(bool passed);
 extern void InstallGate(void);
+
+/* plan.c: planning a statement anew */
+extern void NoteCatalogs(void);
+extern bool CatalogsHaveChanged(void);
+extern void PlanAnew(QueryDesc *query);
 
 /* functions.c: the SQL-callable functions */
 

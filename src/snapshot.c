@@ -65,9 +65,17 @@ LetGoOfTheRest(LetGo *held)
 	 * The transaction's first statement: nothing has been read under the
 	 * transaction's snapshot.  As at the end of a transaction, so that the
 	 * next one that is asked for is taken anew, and serves the rest of it.
+	 * Nothing but snapmgr.c may refer to it, or be registered beside it: what
+	 * is would be let go of later, from where it is not any more.
 	 */
-	if (IsolationUsesXactSnapshot() && !ActiveSnapshotSet() && IsFirstStatement())
-		AtEOXact_Snapshot(false, true);
+	if (IsolationUsesXactSnapshot() && !ActiveSnapshotSet() && IsFirstStatement(held->running) &&
+		!XactHasExportedSnapshots() && ThereAreNoPriorRegisteredSnapshots())
+	{
+		Snapshot	snapshot = GetTransactionSnapshot();
+
+		if (snapshot->regd_count == 1 && snapshot->active_count == 0)
+			AtEOXact_Snapshot(false, true);
+	}
 
 	/* what matters to replay is our advertised xmin */
 	if (ActiveSnapshotSet())
@@ -162,7 +170,7 @@ LetGoInFunction(FunctionCallInfo fcinfo)
 	LetGo		held = {0};
 	QueryDesc  *query = CallingSelect(fcinfo);
 
-	if (IsolationUsesXactSnapshot() && !IsFirstStatement())
+	if (IsolationUsesXactSnapshot() && !IsFirstStatement(true))
 	{
 		/* later reads would not see what we waited for, either */
 		held.holder = "The transaction's isolation level is REPEATABLE READ or SERIALIZABLE, and it has taken its snapshot already.";

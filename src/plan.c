@@ -1,0 +1,180 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan.c
+ *		Planning a statement anew that has waited in front of its start.
+ *
+ * Runs in a client's session; takes the locks that a statement takes.
+ *
+ * A statement is parsed and planned before it comes to the gate, and what is replayed
+ * while it waits there, or while it was planned, may make its plan wrong: a
+ * partition has been attached, a function replaced that was inlined, a policy changed.
+ * Not all of that needs a lock which the statement holds.  Such a plan, under a fresh
+ * snapshot, would be a wrong answer.  So if any catalog has changed since the
+ * session's last command ended, the statement is parsed and planned anew from its
+ * text, behind the wait; as if the client had sent it only now.
+ *
+ * That any has changed, the session learns with the invalidation messages that redo
+ * of a commit sends before it releases the transaction's locks (xact_redo_commit()).
+ * The server counts them (SharedInvalidMessageCounter), and looks up names in the same
+ * way (RangeVarGetRelidExtended()).  It does not matter what they are about: ANALYZE
+ * sends the same as ALTER.  A false alarm costs a plan, for a statement that is
+ * owed something new.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "commands/prepare.h"
+#include "executor/executor.h"
+#include "nodes/params.h"
+#include "storage/sinval.h"
+#include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
+#include "utils/inval.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "lsn_tracker.h"
+
+/* The server's count when the last command ended */
+static uint64 known_messages = 0;
+
+/*
+ * A command of the client has ended, and nothing of the next one has been parsed.
+ */
+void
+NoteCatalogs(void)
+{
+	known_messages = SharedInvalidMessageCounter;
+}
+
+/*
+ * May a statement that has been parsed since then be out of date?
+ */
+bool
+CatalogsHaveChanged(void)
+{
+	AcceptInvalidationMessages();
+	return SharedInvalidMessageCounter != known_messages;
+}
+
+/* The statement's own part of what the client has sent */
+static char *
+TextOf(QueryDesc *query)
+{
+	PlannedStmt *plan = query->plannedstmt;
+	const char *text = query->sourceText;
+
+	/* unknown, or all of it */
+	if (plan->stmt_location < 0 || (plan->stmt_location == 0 && plan->stmt_len == 0))
+		return pstrdup(text);
+	text += plan->stmt_location;
+	return plan->stmt_len > 0 ? pnstrdup(text, plan->stmt_len) : pstrdup(text);
+}
+
+/* What the parser makes of it; NULL if that is not one statement. */
+static RawStmt *
+Parse(Portal portal, const char *text)
+{
+	List	   *list;
+
+	/* a named one may have been sent long ago, under other settings */
+	if (portal->prepStmtName && portal->prepStmtName[0] != '\0')
+	{
+		PreparedStatement *prepared = FetchPreparedStatement(portal->prepStmtName, false);
+
+		if (prepared)
+			return copyObject(prepared->plansource->raw_parse_tree);
+	}
+	list = pg_parse_query(text);
+	return list_length(list) == 1 ? linitial_node(RawStmt, list) : NULL;
+}
+
+/*
+ * Is it still the result that the client has been told of?
+ */
+static bool
+SameResult(PlannedStmt *a, PlannedStmt *b)
+{
+	TupleDesc	desc_a = ExecCleanTypeFromTL(a->planTree->targetlist);
+	TupleDesc	desc_b = ExecCleanTypeFromTL(b->planTree->targetlist);
+
+	if (desc_a->natts != desc_b->natts)
+		return false;
+	for (int i = 0; i < desc_a->natts; i++)
+	{
+		Form_pg_attribute att_a = TupleDescAttr(desc_a, i);
+		Form_pg_attribute att_b = TupleDescAttr(desc_b, i);
+
+		if (att_a->atttypid != att_b->atttypid || att_a->atttypmod != att_b->atttypmod)
+			return false;
+	}
+	return true;
+}
+
+static void
+RaiseChanged(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("what the statement refers to has changed while it waited for replay"),
+			 errhint("Repeat the statement.")));
+}
+
+/*
+ * A client's query is about to start, and has let go of its snapshot: plan it anew.
+ * Raises what is to be said about the statement by now, and 40001 if its result is no
+ * longer what the client has been told.  Takes the locks that it needs.
+ */
+void
+PlanAnew(QueryDesc *query)
+{
+	Portal		portal = ActivePortal;
+	PlannedStmt *old = query->plannedstmt;
+	PlannedStmt *new;
+	ParamListInfo params = query->params;
+	int			nparams = params ? params->numParams : 0;
+	Oid		   *types;
+	char	   *text;
+	RawStmt    *raw;
+	List	   *plans;
+	MemoryContext caller;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	/* lives as long as the portal; locks belong where the parser's are */
+	caller = MemoryContextSwitchTo(portal->portalContext);
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	PushActiveSnapshot(GetTransactionSnapshot());
+
+	types = palloc(nparams * sizeof(Oid));
+	for (int i = 0; i < nparams; i++)
+		types[i] = params->params[i].ptype;
+
+	text = TextOf(query);
+	raw = Parse(portal, text);
+	if (raw == NULL)
+		RaiseChanged();
+	plans = pg_plan_queries(pg_analyze_and_rewrite_fixedparams(raw, text, types, nparams, NULL),
+							text, CURSOR_OPT_PARALLEL_OK, params);
+	if (list_length(plans) != 1)
+		RaiseChanged();
+	new = linitial_node(PlannedStmt, plans);
+	if (new->commandType != CMD_SELECT || new->hasModifyingCTE ||
+		(portal->cplan != NULL && !SameResult(old, new)))
+		RaiseChanged();
+
+	new->queryId = old->queryId;
+	new->stmt_location = old->stmt_location;
+	new->stmt_len = old->stmt_len;
+	query->plannedstmt = new;
+	portal->stmts = plans;
+
+	PopActiveSnapshot();
+	/* that is not to be the one under which it is run */
+	InvalidateCatalogSnapshot();
+	CurrentResourceOwner = owner;
+	MemoryContextSwitchTo(caller);
+}

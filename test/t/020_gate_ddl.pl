@@ -106,6 +106,23 @@ foreach my $mode (qw(redo poll))
 			is($standby->safe_psql('postgres', "SELECT lsn_wait('$token')"), 't', "$mode, delay $delay, $change: replayed");
 		}
 	}
+
+	# Locks that others count on are held on: the wait gives way instead.
+	foreach my $lock ('SELECT pg_advisory_xact_lock(5)', 'LOCK TABLE t IN ROW EXCLUSIVE MODE', 'SELECT count(*) FROM t')
+	{
+		$primary->safe_psql('postgres', "$owner;\n$make");
+		catch_up($primary, $standby);
+		my $session = session($standby);
+		finish_wait(start_wait($session, "BEGIN;\n$lock"));
+		pause($standby);
+		$primary->safe_psql('postgres', "$owner;\nTRUNCATE d");
+		my $token = write_token($primary);
+		start_wait($session, "SET lsn_tracker.token = '$token';\n\\set VERBOSITY verbose\nSELECT count(*) FROM d");
+		await_waiters($standby, 1);
+		resume($standby);
+		like((finish_wait($session))[1], qr/ERROR:  40001: the wait for replay gives way/, "$mode: behind $lock");
+		$session->quit;
+	}
 	$standby->stop;
 	$primary->stop;
 }

@@ -157,6 +157,7 @@ extern void AddWaiter(const LsnTarget *target, XLogRecPtr wake_at);
 extern bool InQueue(XLogRecPtr wake_at);
 extern void RemoveWaiter(void);
 extern bool SomebodyWaits(void);
+extern void WakeWorker(void);
 extern bool WakeDueWaiters(bool is_worker);
 extern bool BringXactWaitersForward(TransactionId xid, int nsubxids, const TransactionId *subxids,
 									XLogRecPtr record_end);
@@ -291,7 +292,6 @@ extern void InstallCommitPosition(void);
 
 /* worker.c: the background worker */
 extern void RegisterWorker(void);
-extern void WakeWorker(void);
 extern PGDLLEXPORT void LsnTrackerWorkerMain(Datum main_arg);
 
 #endif							/* LSN_TRACKER_H */

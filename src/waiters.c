@@ -113,6 +113,21 @@ AwaitsXact(const LsnWaiter *waiter)
 	return FullTransactionIdIsValid(waiter->target.xid);
 }
 
+/*
+ * Ask the worker to look at the queue.  Called by the startup process and by
+ * sessions; raises no error, waits for nothing.  Does nothing while the worker
+ * is away: it looks by itself when it comes back.
+ */
+void
+WakeWorker(void)
+{
+	/* read once: the worker may leave between a test and a use */
+	Latch	   *latch = tracker->worker_latch;
+
+	if (latch)
+		SetLatch(latch);
+}
+
 /* Which chain has those who wait for this transaction */
 static volatile int *
 ChainOf(TransactionId xid)

@@ -56,21 +56,6 @@ RegisterWorker(void)
 	RegisterBackgroundWorker(&worker);
 }
 
-/*
- * Ask the worker to look at the queue.  Called by the startup process and by
- * sessions; raises no error, waits for nothing.  Does nothing while the worker
- * is away: it looks by itself when it comes back.
- */
-void
-WakeWorker(void)
-{
-	/* read once: the worker may leave between a test and a use */
-	Latch	   *latch = tracker->worker_latch;
-
-	if (latch)
-		SetLatch(latch);
-}
-
 static void
 LeaveWork(int code, Datum arg)
 {

@@ -141,6 +141,36 @@ WaitForOwed(const LetGo *held)
 }
 
 /*
+ * Wait for what is owed, if it is, and for the targets of a query, if it has any.
+ * Returns whether the locks that were taken for the statement have been released.
+ */
+static bool
+WaitForAll(const LetGo *held, bool owed, QueryDesc *query)
+{
+	volatile bool released = false;
+
+	/*
+	 * Locks of this statement alone can be released; those of earlier ones
+	 * can't be told from them, nor may be.
+	 */
+	AllowRelease(held->holder == NULL && used_transaction != MyLocalTransactionId);
+	PG_TRY();
+	{
+		if (owed)
+			WaitForOwed(held);
+		if (query)
+			AwaitStatementTargets(query);
+		released = LocksWereReleased();
+	}
+	PG_FINALLY();
+	{
+		AllowRelease(false);
+	}
+	PG_END_TRY();
+	return released;
+}
+
+/*
  * A query is about to start in a session that is owed something, or that calls
  * functions which may be ours.
  */
@@ -150,7 +180,7 @@ WaitBeforeQuery(QueryDesc *query)
 	bool		owed = something_owed && !UsesImportedSnapshot();
 	bool		clients = IsClientsQuery(query);
 	bool		targets = clients && FindStatementTargets(query);
-	volatile bool released = false;
+	bool		released;
 	LetGo		held = {0};
 
 	/* on a primary nothing is waited for: any query will do */
@@ -164,24 +194,7 @@ WaitBeforeQuery(QueryDesc *query)
 	if (targets && held.holder && !allow_held_snapshot)
 		RaiseHeld(held.holder);
 
-	/*
-	 * Locks of this statement alone can be released; those of earlier ones
-	 * can't be told from them, nor may be.
-	 */
-	AllowRelease(held.holder == NULL && used_transaction != MyLocalTransactionId);
-	PG_TRY();
-	{
-		if (owed)
-			WaitForOwed(&held);
-		if (targets)
-			AwaitStatementTargets(query);
-		released = LocksWereReleased();
-	}
-	PG_FINALLY();
-	{
-		AllowRelease(false);
-	}
-	PG_END_TRY();
+	released = WaitForAll(&held, owed, targets ? query : NULL);
 	if (released || CatalogsHaveChanged())
 		PlanAnew(query);
 	TakeFreshSnapshot(&held);
@@ -335,7 +348,13 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 				WaitForOwed(&held);
 			else if (LetGoBeforeUtility(pstmt, &held))
 			{
-				WaitForOwed(&held);
+				/* of these, EXPLAIN and DECLARE CURSOR have locked something */
+				if (WaitForAll(&held, true, NULL) &&
+					(IsA(command, ExplainStmt) || IsA(command, DeclareCursorStmt)))
+				{
+					pstmt = AnalyzeAnew(pstmt, params);
+					readOnlyTree = false;
+				}
 				TakeFreshSnapshot(&held);
 			}
 		}

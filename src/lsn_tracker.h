@@ -251,6 +251,7 @@ extern void InstallGate(void);
 extern void NoteCatalogs(void);
 extern bool CatalogsHaveChanged(void);
 extern void PlanAnew(QueryDesc *query);
+extern PlannedStmt *AnalyzeAnew(PlannedStmt *statement, ParamListInfo params);
 
 /* functions.c: the SQL-callable functions */
 

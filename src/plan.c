@@ -63,23 +63,40 @@ CatalogsHaveChanged(void)
 
 /* The statement's own part of what the client has sent */
 static char *
-TextOf(QueryDesc *query)
+TextOf(PlannedStmt *statement, const char *text)
 {
-	PlannedStmt *plan = query->plannedstmt;
-	const char *text = query->sourceText;
-
 	/* unknown, or all of it */
-	if (plan->stmt_location < 0 || (plan->stmt_location == 0 && plan->stmt_len == 0))
+	if (statement->stmt_location < 0 || (statement->stmt_location == 0 && statement->stmt_len == 0))
 		return pstrdup(text);
-	text += plan->stmt_location;
-	return plan->stmt_len > 0 ? pnstrdup(text, plan->stmt_len) : pstrdup(text);
+	text += statement->stmt_location;
+	return statement->stmt_len > 0 ? pnstrdup(text, statement->stmt_len) : pstrdup(text);
 }
 
-/* What the parser makes of it; NULL if that is not one statement. */
-static RawStmt *
-Parse(Portal portal, const char *text)
+static void
+RaiseChanged(void)
 {
-	List	   *list;
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("what the statement refers to has changed while it waited for replay"),
+			 errhint("Repeat the statement.")));
+}
+
+/*
+ * Parse and analyse the portal's statement anew; its text is given back in *text.
+ * Under an active snapshot, in the portal's memory and with locks that belong where
+ * the parser's do.
+ */
+static List *
+Analyze(PlannedStmt *statement, ParamListInfo params, char **text)
+{
+	Portal		portal = ActivePortal;
+	int			nparams = params ? params->numParams : 0;
+	Oid		   *types = palloc(nparams * sizeof(Oid));
+	RawStmt    *raw = NULL;
+
+	for (int i = 0; i < nparams; i++)
+		types[i] = params->params[i].ptype;
+	*text = TextOf(statement, portal->sourceText);
 
 	/* a named one may have been sent long ago, under other settings */
 	if (portal->prepStmtName && portal->prepStmtName[0] != '\0')
@@ -87,10 +104,45 @@ Parse(Portal portal, const char *text)
 		PreparedStatement *prepared = FetchPreparedStatement(portal->prepStmtName, false);
 
 		if (prepared)
-			return copyObject(prepared->plansource->raw_parse_tree);
+			raw = copyObject(prepared->plansource->raw_parse_tree);
 	}
-	list = pg_parse_query(text);
-	return list_length(list) == 1 ? linitial_node(RawStmt, list) : NULL;
+	if (raw == NULL)
+	{
+		List	   *list = pg_parse_query(*text);
+
+		if (list_length(list) != 1)
+			RaiseChanged();
+		raw = linitial_node(RawStmt, list);
+	}
+	return pg_analyze_and_rewrite_fixedparams(raw, *text, types, nparams, NULL);
+}
+
+/* Where PlanAnew() and AnalyzeAnew() work, and how to leave */
+typedef struct Place
+{
+	MemoryContext context;
+	ResourceOwner owner;
+} Place;
+
+static Place
+EnterPortal(void)
+{
+	Place		caller = {CurrentMemoryContext, CurrentResourceOwner};
+
+	MemoryContextSwitchTo(ActivePortal->portalContext);
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return caller;
+}
+
+static void
+LeavePortal(Place caller)
+{
+	/* the statement is not to run under these */
+	PopActiveSnapshot();
+	InvalidateCatalogSnapshot();
+	CurrentResourceOwner = caller.owner;
+	MemoryContextSwitchTo(caller.context);
 }
 
 /*
@@ -115,15 +167,6 @@ SameResult(PlannedStmt *a, PlannedStmt *b)
 	return true;
 }
 
-static void
-RaiseChanged(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("what the statement refers to has changed while it waited for replay"),
-			 errhint("Repeat the statement.")));
-}
-
 /*
  * A client's query is about to start, and has let go of its snapshot: plan it anew.
  * Raises what is to be said about the statement by now, and 40001 if its result is no
@@ -135,30 +178,13 @@ PlanAnew(QueryDesc *query)
 	Portal		portal = ActivePortal;
 	PlannedStmt *old = query->plannedstmt;
 	PlannedStmt *new;
-	ParamListInfo params = query->params;
-	int			nparams = params ? params->numParams : 0;
-	Oid		   *types;
 	char	   *text;
-	RawStmt    *raw;
+	List	   *queries;
 	List	   *plans;
-	MemoryContext caller;
-	ResourceOwner owner = CurrentResourceOwner;
+	Place		caller = EnterPortal();
 
-	/* lives as long as the portal; locks belong where the parser's are */
-	caller = MemoryContextSwitchTo(portal->portalContext);
-	CurrentResourceOwner = CurTransactionResourceOwner;
-	PushActiveSnapshot(GetTransactionSnapshot());
-
-	types = palloc(nparams * sizeof(Oid));
-	for (int i = 0; i < nparams; i++)
-		types[i] = params->params[i].ptype;
-
-	text = TextOf(query);
-	raw = Parse(portal, text);
-	if (raw == NULL)
-		RaiseChanged();
-	plans = pg_plan_queries(pg_analyze_and_rewrite_fixedparams(raw, text, types, nparams, NULL),
-							text, CURSOR_OPT_PARALLEL_OK, params);
+	queries = Analyze(old, query->params, &text);
+	plans = pg_plan_queries(queries, text, CURSOR_OPT_PARALLEL_OK, query->params);
 	if (list_length(plans) != 1)
 		RaiseChanged();
 	new = linitial_node(PlannedStmt, plans);
@@ -171,10 +197,29 @@ PlanAnew(QueryDesc *query)
 	new->stmt_len = old->stmt_len;
 	query->plannedstmt = new;
 	portal->stmts = plans;
+	LeavePortal(caller);
+}
 
-	PopActiveSnapshot();
-	/* that is not to be the one under which it is run */
-	InvalidateCatalogSnapshot();
-	CurrentResourceOwner = owner;
-	MemoryContextSwitchTo(caller);
+/*
+ * The same for a utility command that contains a query, which is planned later.
+ * Returns what is to be run instead.
+ */
+PlannedStmt *
+AnalyzeAnew(PlannedStmt *statement, ParamListInfo params)
+{
+	PlannedStmt *new;
+	char	   *text;
+	List	   *queries;
+	Place		caller = EnterPortal();
+
+	queries = Analyze(statement, params, &text);
+	if (list_length(queries) != 1 || linitial_node(Query, queries)->commandType != CMD_UTILITY)
+		RaiseChanged();
+
+	/* the original may be the plan cache's */
+	new = makeNode(PlannedStmt);
+	*new = *statement;
+	new->utilityStmt = linitial_node(Query, queries)->utilityStmt;
+	LeavePortal(caller);
+	return new;
 }

@@ -60,7 +60,8 @@ my %ways = (
 	'SELECT, behind a read of the same' => [ "BEGIN;\n$ask", $ask, 'COMMIT', 'or 40001' ],
 	'EXECUTE' => [ "PREPARE p AS $ask", 'EXECUTE p', 'DEALLOCATE p', 'right' ],
 	'COPY' => [ '', "COPY ($ask) TO STDOUT (DELIMITER '|', NULL '')", '', 'right' ],
-	'DECLARE CURSOR' => [ 'BEGIN', "DECLARE c CURSOR FOR $ask;\nFETCH c", 'COMMIT', 'or 40001' ]);
+	'DECLARE CURSOR' => [ 'BEGIN', "DECLARE c CURSOR FOR $ask;\nFETCH c", 'COMMIT', 'right' ],
+	'DECLARE CURSOR WITH HOLD' => [ '', "DECLARE c CURSOR WITH HOLD FOR $ask;\nFETCH c", 'CLOSE c', 'right' ]);
 
 foreach my $mode (qw(redo poll))
 {

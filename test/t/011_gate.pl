@@ -10,7 +10,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
-my $never = 'FFFFFFFF/0@1';
+my $never = 'FFFFFFFF/F0000000@1';
 
 # psql answers in several lines; what a statement shows at last
 sub last_line { my ($out) = @_; return (split /\n/, $out)[-1] // ''; }

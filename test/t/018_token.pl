@@ -11,7 +11,7 @@ use LsnPair;
 
 my $report = compile("$FindBin::RealBin/../clients/report.c");
 my ($primary, $standby) = new_pair('token', 'max_standby_streaming_delay = -1', 'hot_standby_feedback = off', "lsn_tracker.default_timeout = '60s'");
-my $never = 'FFFFFFFF/0@1';
+my $never = 'FFFFFFFF/F0000000@1';
 my ($out, $err);
 
 $primary->safe_psql('postgres', <<'SQL');
@@ -28,7 +28,7 @@ BEGIN
 	FOR r IN SELECT 1 FROM v LOOP n := n + 1; END LOOP;
 	RETURN n;
 END $$;
-CREATE FUNCTION has_clause() RETURNS bigint LANGUAGE sql SET lsn_tracker.token = 'FFFFFFFF/0@1' AS 'SELECT count(*) FROM t';
+CREATE FUNCTION has_clause() RETURNS bigint LANGUAGE sql SET lsn_tracker.token = 'FFFFFFFF/F0000000@1' AS 'SELECT count(*) FROM t';
 SQL
 catch_up($primary, $standby);
 my $rows = $primary->safe_psql('postgres', 'SELECT count(*) FROM t');

@@ -12,7 +12,7 @@ use lib $FindBin::RealBin;
 use LsnPair;
 
 my ($primary, $standby) = new_pair('target', 'max_standby_streaming_delay = -1', 'hot_standby_feedback = off', 'autovacuum = off');
-my $never = 'FFFFFFFF/0@1';
+my $never = 'FFFFFFFF/F0000000@1';
 my $session = session($standby);
 my ($out, $err);
 

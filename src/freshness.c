@@ -32,6 +32,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "utils/guc.h"
@@ -176,7 +177,10 @@ NoteRead(void)
 	target = LsnToTarget(GetCurrentReplayRecPtr(&timeline));
 	target.timeline = timeline;
 	NoteKnown(&target);
-	ReportToken();
+
+	/* the server sets nothing then; the statement around this one has done it */
+	if (!IsInParallelMode())
+		ReportToken();
 }
 
 /*

@@ -183,9 +183,12 @@ WaitBeforeQuery(QueryDesc *query)
 	bool		released;
 	LetGo		held = {0};
 
-	/* on a primary nothing is waited for: any query will do */
-	if (owed && !clients && !RecoveryInProgress())
+	/* on a primary nothing is waited for: any query will do, as it is */
+	if (owed && !RecoveryInProgress())
+	{
 		WaitForOwed(&held);
+		owed = false;
+	}
 	if (!clients || !(owed || targets))
 		return;
 
@@ -346,7 +349,7 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 		{
 			if (!RecoveryInProgress())
 				WaitForOwed(&held);
-			else if (LetGoBeforeUtility(pstmt, &held))
+			else if (LetGoBeforeUtility(&held))
 			{
 				/* of these, EXPLAIN and DECLARE CURSOR have locked something */
 				if (WaitForAll(&held, true, NULL) &&
@@ -356,6 +359,11 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 					readOnlyTree = false;
 				}
 				TakeFreshSnapshot(&held);
+			}
+			else if (context == PROCESS_UTILITY_TOPLEVEL)
+			{
+				/* rather than stale, should another library have its hands in it */
+				RaiseHeld("The command holds a snapshot that cannot be replaced.");
 			}
 		}
 		if (IsolationUsesXactSnapshot())

@@ -237,7 +237,7 @@ extern QueryDesc *CallingSelect(FunctionCallInfo fcinfo);
 extern bool IsClientsQuery(QueryDesc *query);
 extern LetGo LetGoInFunction(FunctionCallInfo fcinfo);
 extern LetGo LetGoBeforeQuery(QueryDesc *query);
-extern bool LetGoBeforeUtility(PlannedStmt *statement, LetGo *held);
+extern bool LetGoBeforeUtility(LetGo *held);
 extern LetGo LetGoOfActive(void);
 extern LetGo LetGoWithoutStatement(void);
 extern void RaiseHeld(const char *holder);

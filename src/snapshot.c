@@ -205,8 +205,9 @@ IsClientsQuery(QueryDesc *query)
 	Portal		portal = ActivePortal;
 	bool		outermost;
 
+	/* only in PortalStart() a portal is as this says */
 	if (portal == NULL || portal->strategy != PORTAL_ONE_SELECT ||
-		portal->queryDesc != NULL || linitial(portal->stmts) != query->plannedstmt ||
+		portal->status != PORTAL_DEFINED || portal->queryDesc != NULL ||
 		!ActiveSnapshotSet() || GetActiveSnapshot() != query->snapshot)
 		return false;
 
@@ -237,13 +238,12 @@ LetGoBeforeQuery(QueryDesc *query)
  * Returns false, and has done nothing, if it is not a client's own.
  */
 bool
-LetGoBeforeUtility(PlannedStmt *statement, LetGo *held)
+LetGoBeforeUtility(LetGo *held)
 {
 	Portal		portal = ActivePortal;
 	Snapshot	snapshot;
 
 	if (portal == NULL || portal->portalSnapshot == NULL ||
-		!list_member_ptr(portal->stmts, statement) ||
 		!ActiveSnapshotSet() || GetActiveSnapshot() != portal->portalSnapshot)
 		return false;
 

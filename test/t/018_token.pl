@@ -147,6 +147,10 @@ start_wait($session, "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT 1;\nSET lsn
 like($finish_session->(), qr/ERROR:  55000: cannot wait for replay while this session holds a snapshot\nDETAIL:  The transaction's isolation level is REPEATABLE READ/,
 	'behind the first read in REPEATABLE READ, also when it has been replayed');
 
+# On a primary it is there; nothing stands in the way.
+is($primary->safe_psql('postgres', "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT 1;\nSET lsn_tracker.token = '$token';\nDECLARE c CURSOR FOR SELECT 1;\nSELECT 2;\nCOMMIT"),
+	"1\n2", 'on a primary, behind the first read in REPEATABLE READ');
+
 # One snapshot for the whole transaction, whatever came in between
 pause($standby);
 $token = write_clean_up($primary, 'v');

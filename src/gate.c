@@ -192,6 +192,15 @@ WaitBeforeQuery(QueryDesc *query)
 	if (!clients || !(owed || targets))
 		return;
 
+	/* a primary has nothing newer than the transaction's snapshot */
+	if (!RecoveryInProgress() && IsolationUsesXactSnapshot())
+	{
+		if (!IsFirstStatement(false) && !allow_held_snapshot)
+			RaiseHeld("The transaction's isolation level is REPEATABLE READ or SERIALIZABLE, and it has taken its snapshot already.");
+		AwaitStatementTargets(query);
+		return;
+	}
+
 	held = LetGoBeforeQuery(query);
 	/* not only if it has to wait, or the same program would fail by chance */
 	if (targets && held.holder && !allow_held_snapshot)
@@ -368,11 +377,14 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 		}
 		if (IsolationUsesXactSnapshot())
 			CountStatements(1);
+		if (unlikely(track_reads) && MyProcPort != NULL && RecoveryInProgress())
+			NoteRead();
 	}
 
 	RunUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 
-	if (begins && HasToWait() && IsolationUsesXactSnapshot())
+	/* not if the command came too late to begin anything */
+	if (begins && HasToWait() && IsolationUsesXactSnapshot() && IsFirstStatement(false))
 	{
 		held = LetGoWithoutStatement();
 		WaitForOwed(&held);

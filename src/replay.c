@@ -422,9 +422,11 @@ TrackedCleanup(void)
 	/*
 	 * From here on this server writes WAL itself: behind the last record or, if
 	 * there is only the beginning of another one, behind that (ReadRecord() in
-	 * xlogrecovery.c).  Before anybody asks it as a primary.
+	 * xlogrecovery.c).  Before anybody asks it as a primary.  A recovery target
+	 * may have come before any record.
 	 */
-	NoteRestart(Max(replayed, last_reader->missingContrecPtr));
+	if (last_reader)
+		NoteRestart(Max(replayed, last_reader->missingContrecPtr));
 
 	PublishReplayed(REPLAY_ENDED);
 	if (WakeDueWaiters(false))

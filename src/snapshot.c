@@ -40,6 +40,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "nodes/execnodes.h"
 #include "nodes/plannodes.h"
@@ -66,9 +67,11 @@ LetGoOfTheRest(LetGo *held)
 	 * transaction's snapshot.  As at the end of a transaction, so that the
 	 * next one that is asked for is taken anew, and serves the rest of it.
 	 * Nothing but snapmgr.c may refer to it, or be registered beside it: what
-	 * is would be let go of later, from where it is not any more.
+	 * is would be let go of later, from where it is not any more.  Never on a
+	 * primary, where a SERIALIZABLE one is known to predicate.c.
 	 */
 	if (IsolationUsesXactSnapshot() && !ActiveSnapshotSet() && IsFirstStatement(held->running) &&
+		RecoveryInProgress() &&
 		!XactHasExportedSnapshots() && ThereAreNoPriorRegisteredSnapshots())
 	{
 		Snapshot	snapshot = GetTransactionSnapshot();
@@ -179,6 +182,10 @@ LetGoInFunction(FunctionCallInfo fcinfo)
 		held.holder = "The call does not come directly from a client's SELECT statement but from a function, a procedure, a DO block, EXPLAIN, COPY, VALUES or another command, which holds a snapshot.";
 	else if (ReadsRelation(query->plannedstmt))
 		held.holder = "The statement that calls the function also reads a table or another relation, for which it needs its snapshot.";
+	else if (IsolationUsesXactSnapshot() && !RecoveryInProgress())
+	{
+		/* a primary has nothing newer; keep the transaction's, as it is */
+	}
 	else
 	{
 		held.query = query;

@@ -36,6 +36,7 @@
 #include "portability/instr_time.h"
 #include "replication/walreceiver.h"
 #include "storage/ipc.h"
+#include "utils/inval.h"
 
 #include "compat.h"
 #include "lsn_tracker.h"
@@ -467,7 +468,16 @@ bool
 Await(const LsnTarget *target, int64 timeout)
 {
 	if (RecoveryInProgress())
-		return WaitForReplay(target, timeout);
+	{
+		bool		reached = WaitForReplay(target, timeout);
+
+		/*
+		 * What comes next may use what the session has cached: it must hear
+		 * now what has become of that, as it hears it with each lock.
+		 */
+		AcceptInvalidationMessages();
+		return reached;
+	}
 	CheckTargetOnPrimary(target);
 	return true;
 }

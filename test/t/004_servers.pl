@@ -216,6 +216,23 @@ like($err, qr/recovery ended before $beyond was replayed/, 'a promotion without 
 $waiter->quit;
 $alone->stop;
 
+# Recovery that ends before it has replayed any record, at a target
+my $source = new_primary('source', 'wal_keep_size = 100MB');
+$source->stop;
+mkdir $source->backup_dir;
+system('cp', '-a', $source->data_dir, $source->backup_dir . '/cold') == 0 or die 'no copy';
+$source->start;
+$source->safe_psql('postgres', "INSERT INTO t VALUES (1);\nSELECT pg_switch_wal()");
+my $archive = $source->data_dir . '/pg_wal';
+my $restored = PostgreSQL::Test::Cluster->new('restored');
+$restored->init_from_backup($source, 'cold');
+append_to_file($restored->data_dir . '/recovery.signal', '');
+$restored->append_conf('postgresql.conf', "restore_command = 'cp $archive/%f %p'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'");
+$restored->start;
+$restored->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die 'recovery did not end';
+is($restored->safe_psql('postgres', "INSERT INTO t VALUES (1);\nSELECT lsn_wait(lsn_last_commit())"), 't', 'recovery that ends before the first record');
+$_->stop foreach $restored, $source;
+
 # A crash of a session: all of shared memory is made anew.
 my ($primary, $standby) = new_pair('crash', 'restart_after_crash = on');
 my $target = future_lsn($primary);

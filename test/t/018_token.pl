@@ -151,6 +151,38 @@ like($finish_session->(), qr/ERROR:  55000: cannot wait for replay while this se
 is($primary->safe_psql('postgres', "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT 1;\nSET lsn_tracker.token = '$token';\nDECLARE c CURSOR FOR SELECT 1;\nSELECT 2;\nCOMMIT"),
 	"1\n2", 'on a primary, behind the first read in REPEATABLE READ');
 
+# A transaction that has read keeps its snapshot, whatever is said about it then.
+start_wait($session, "RESET lsn_tracker.token;\nBEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT count(*) FROM t");
+my $counted = $finish_session->();
+$token = write_token($primary);
+$rows++;
+catch_up($primary, $standby);
+$rows++;
+foreach my $late ('SET TRANSACTION READ ONLY', 'BEGIN')
+{
+	start_wait($session, "SET lsn_tracker.token = '$token';\n$late;\nRESET lsn_tracker.token;\nSELECT count(*) FROM t");
+	is((finish_wait($session))[0], $counted, "$late behind a read: the same snapshot");
+}
+finish_wait(start_wait($session, 'COMMIT'));
+
+# What else has a snapshot registered is in the way, and no more than that: a large
+# object that has been opened, by the same statement or before.
+my $object = $primary->safe_psql('postgres', "SELECT lo_from_bytea(0, 'x')");
+catch_up($primary, $standby);
+$rows++;
+foreach my $node ($primary, $standby)
+{
+	my ($o, $e);
+	foreach my $sql ("SELECT lo_open($object, 262144), lsn_wait('0/1')", "SELECT lo_open($object, 262144);\nSELECT lsn_wait('0/1')")
+	{
+		(undef, $o, $e) = $node->psql('postgres', "BEGIN ISOLATION LEVEL REPEATABLE READ;\n$sql;\nCOMMIT");
+		unlike($e, qr/server closed|terminat/, $node->name . ": $sql");
+	}
+}
+is($primary->safe_psql('postgres', join ";\n", ("BEGIN ISOLATION LEVEL SERIALIZABLE;\nSELECT lsn_wait('0/1');\nSELECT count(*) > 0 FROM v;\nCOMMIT",
+		"BEGIN ISOLATION LEVEL SERIALIZABLE;\nSELECT count(*) > 0 FROM v, lsn_require('0/1');\nCOMMIT") x 2,
+		"SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock'") =~ s/.*\n//sr, '0', 'SERIALIZABLE on a primary: nothing is left of it');
+
 # One snapshot for the whole transaction, whatever came in between
 pause($standby);
 $token = write_clean_up($primary, 'v');
@@ -209,6 +241,7 @@ sub reports
 	return map { (split /\|/, $_, -1)[2] } split /\n/, $out;
 }
 my $position = $standby->safe_psql('postgres', "SELECT pg_last_wal_replay_lsn() || '\@1'");
+is($standby->safe_psql('postgres', "SET lsn_tracker.track_reads = on;\nCOPY t TO '/dev/null';\nSHOW lsn_tracker.token"), $position, 'COPY reads, too');
 my @reported = reports($standby, 'SELECT 1', 'SET lsn_tracker.track_reads = on', 'SELECT count(*) FROM t', 'BEGIN', 'SELECT 1', 'ROLLBACK', 'RESET lsn_tracker.token', 'SELECT no_such_column');
 is(join(' ', @reported), join(' ', '', '', ($position) x 4, '', ''), 'reads are reported where they are tracked, also in a transaction that is rolled back, and forgotten');
 pause($standby);

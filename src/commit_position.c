@@ -35,7 +35,7 @@ static bool
 NoteCommit(void)
 {
 	static XLogRecPtr seen = InvalidXLogRecPtr;
-	TransactionId xid = GetTopTransactionIdIfAny();
+	TransactionId xid;
 
 	/*
 	 * XactLastCommitEnd moves with each commit that wrote WAL, with a
@@ -46,6 +46,7 @@ NoteCommit(void)
 	if (XactLastCommitEnd == seen)
 		return false;
 	seen = XactLastCommitEnd;
+	xid = GetTopTransactionIdIfAny();
 
 	/*
 	 * A read can write WAL, too: it prunes pages, and with checksums it logs

@@ -71,6 +71,8 @@ static bool aside = false;
 static bool may_release = false;
 static bool released = false;
 
+static void AfterRelease(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
+
 static uint64
 Announcement(Oid database, Oid relation)
 {
@@ -122,11 +124,19 @@ EndNapOfReplay(void)
 void
 StepAside(void)
 {
+	static bool registered = false;
 	LsnWaiter  *me = &tracker->waiters[MyProcNumber];
 
 	Assert(!aside);
 	if (TransactionIdIsValid(MyProc->xmin))
 		return;
+
+	/* sessions that never wait do not pay for it; may fail for lack of memory */
+	if (!registered)
+	{
+		RegisterResourceReleaseCallback(AfterRelease, NULL);
+		registered = true;
+	}
 
 	/* releases nothing but this; the transaction goes on under the same id */
 	VirtualXactLockTableCleanup();
@@ -230,15 +240,6 @@ AfterRelease(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *a
 		aside = false;			/* the virtual transaction has ended */
 	else
 		LockVirtualXactAgain(true);
-}
-
-/*
- * To be called from _PG_init; all sessions inherit it.
- */
-void
-InstallLocks(void)
-{
-	RegisterResourceReleaseCallback(AfterRelease, NULL);
 }
 
 /* Does this session hold a lock on the relation, of whatever mode? */

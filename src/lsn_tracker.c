@@ -116,7 +116,6 @@ _PG_init(void)
 
 	InstallGate();
 	InstallCommitPosition();
-	InstallLocks();
 	InstallSharedState();
 	RegisterWorker();
 }

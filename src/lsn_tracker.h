@@ -218,7 +218,6 @@ extern bool LocksWereReleased(void);
 extern void AnnounceLocks(const xl_standby_lock *locks, int nlocks);
 extern void WithdrawAnnouncement(void);
 extern void LookForLockRequest(void);
-extern void InstallLocks(void);
 
 /* snapshot.c: letting go of a snapshot and taking a fresh one */
 

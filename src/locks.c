@@ -30,8 +30,9 @@
  * transaction for gone, and sleeps until the lock is released.  So it announces
  * which relation it is about to lock, and who sleeps with a lock on that releases
  * it, if it has been taken for a statement that has not started and is planned
- * anew later (plan.c), or else ends his wait with an error.  The startup process does so in front of the record's redo; in
- * poll mode it is left alone, and whoever looks on its behalf sees that it waits.
+ * anew later (plan.c), or else ends his wait with an error.  The startup process
+ * announces it in front of the record's redo; in poll mode it is left alone, and
+ * whoever looks on its behalf sees that it waits.
  *
  *		session							startup process
  *		mark itself as a holder			announce the relation

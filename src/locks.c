@@ -82,9 +82,9 @@ Announcement(Oid database, Oid relation)
 
 /*
  * The startup process, NULL if there is none.  Of the auxiliary processes it alone
- * holds the lock on a virtual transaction, as owner of all the others that it takes.  Without a lock: it may
- * have gone by the time that we use the answer, but its place in shared memory is
- * there, and all that is done to it there is to wake it.
+ * holds the lock on a virtual transaction, as owner of all the others that it takes.
+ * Without a lock: it may have gone by the time that we use the answer, but its place
+ * in shared memory is there, and all that is done to it there is to wake it.
  */
 static PGPROC *
 FindStartupProcess(void)

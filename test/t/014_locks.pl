@@ -224,7 +224,7 @@ $$ BEGIN PERFORM pg_sleep(0.002); RETURN target; END $$;
 SQL
 	catch_up($primary, $standby);
 	append_to_file($write, "\\set id random(1, 10)\nUPDATE hot SET i = i + 1 WHERE id = :id;\n");
-	append_to_file($wait, "SELECT pg_last_wal_replay_lsn() + 1 AS target \\gset\nSELECT lsn_require(slowly(':target'), 5000);\n");
+	append_to_file($wait, "SELECT pg_last_wal_replay_lsn() + (random() * 5000)::int AS target \\gset\nSELECT lsn_require(slowly(':target'), 5000);\n");
 	my $writers = IPC::Run::start([ 'pgbench', '-n', '-c', 3, '-T', 1000, '-h', $primary->host, '-p', $primary->port, '-f', $write, 'postgres' ],
 		'>', \my $ignored, '2>&1');
 	my $waiters = IPC::Run::start([ 'pgbench', '-n', '-c', $clients, '-t', $waits / $clients, '-L', 500,

@@ -148,9 +148,17 @@ void
 ReportToken(void)
 {
 	reporting = true;
-	(void) set_config_option(TOKEN, ShowToken(), PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SET, true, LOG, false);
-	reporting = false;
+	PG_TRY();
+	{
+		(void) set_config_option(TOKEN, ShowToken(), PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SET, true, LOG, false);
+	}
+	PG_FINALLY();
+	{
+		/* or the session would not heed what is set from now on */
+		reporting = false;
+	}
+	PG_END_TRY();
 }
 
 /*

@@ -147,6 +147,8 @@ StepAside(void)
 	if (HoldsLocks())
 	{
 		me->latch = MyLatch;
+		/* who sees the mark must see the latch, which is NULL at first */
+		pg_write_barrier();
 		me->holds_locks = true;
 		/* a full barrier, too; see the top of this file */
 		pg_atomic_fetch_add_u32(&tracker->lock_holders, 1);
@@ -343,7 +345,10 @@ Announce(uint64 wanted)
 		LsnWaiter  *waiter = &tracker->waiters[i];
 
 		if (waiter->holds_locks)
+		{
+			pg_read_barrier();
 			SetLatch(waiter->latch);
+		}
 	}
 }
 

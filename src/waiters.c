@@ -305,6 +305,8 @@ AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
 	me->wake_at = Min(wake_at, LAST_TARGET);
 	me->pid = MyProcPid;
 	me->latch = MyLatch;
+	/* PromptDueWaiters() reads without the lock: not the place before the latch */
+	pg_write_barrier();
 	Sift(tracker->heap_size++, me);
 	if (AwaitsXact(me))
 		LinkXact(me);
@@ -530,6 +532,7 @@ PromptDueWaiters(bool everybody)
 		if (waiter->heap_index != NOT_QUEUED &&
 			(waiter->wake_at <= replayed || (AwaitsXact(waiter) ? xacts : tokens)))
 		{
+			pg_read_barrier();
 			SetLatch(waiter->latch);
 			prompted++;
 		}

@@ -5,16 +5,18 @@
 CREATE EXTENSION lsn_tracker VERSION '1.0';
 SELECT lsn_wait('0/1'), lsn_replicated('0/1');
 SELECT pid, target FROM lsn_waiters();
+ALTER EXTENSION lsn_tracker UPDATE TO '1.1';
+SELECT pid, target, timeline, xid FROM lsn_waiters();
 ALTER EXTENSION lsn_tracker UPDATE;
 
--- every object has a comment
+-- every object has a comment (but for views' row types, which newer servers count among them)
 SELECT pg_describe_object(classid, objid, objsubid)
 FROM pg_depend
 WHERE refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lsn_tracker')
-  AND deptype = 'e' AND obj_description(objid, classid::regclass::name) IS NULL;
+  AND deptype = 'e' AND classid <> 'pg_type'::regclass AND obj_description(objid, classid::regclass::name) IS NULL;
 
--- all are volatile, parallel unsafe and for everybody
-SELECT p.oid::regprocedure, p.provolatile, p.proparallel, p.proacl
+-- all are volatile and parallel unsafe, and all but one for everybody
+SELECT p.oid::regprocedure, p.provolatile, p.proparallel, has_function_privilege('public', p.oid, 'EXECUTE') AS everybody
 FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lsn_tracker')
   AND d.deptype = 'e'
@@ -30,6 +32,7 @@ SELECT lsn_require('0/1') IS NULL AS is_null;
 SELECT lsn_replicated('0/1');
 SELECT lsn_replicated(pg_current_wal_insert_lsn());
 SELECT lsn_last_replay() IS NULL AS is_null;
+SELECT lsn_staleness();
 
 -- NULL in, NULL out
 SELECT lsn_wait(NULL) IS NULL AS is_null;
@@ -99,10 +102,13 @@ SHOW lsn_tracker.wakeup;
 SHOW lsn_tracker.poll_interval;
 SHOW lsn_tracker.log_waits;
 SHOW lsn_tracker.allow_held_snapshot;
+SHOW lsn_tracker.fail_fast;
+SHOW lsn_tracker.enabled;
 SET lsn_tracker.default_timeout = '1min';
 SHOW lsn_tracker.default_timeout;
 RESET lsn_tracker.default_timeout;
 SET lsn_tracker.wakeup = 'poll';
+SET lsn_tracker.enabled = off;
 SET lsn_tracker.no_such_setting = 1;
 
 --

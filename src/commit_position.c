@@ -3,8 +3,9 @@
  * commit_position.c
  *		The primary's side: where a session's own commits end.
  *
- * Runs in client sessions, those over the replication protocol among them, at the
- * end of each transaction; no lock.
+ * Runs at the end of each transaction, in client sessions, those over the replication
+ * protocol among them; no lock.  Other processes only mark their commits, for those
+ * who ask for the newest of all (newest_commit.c).
  *
  * The end of a commit's record is known only when the transaction has been
  * committed.  An error would then be a PANIC, so all that is done there is to keep
@@ -28,25 +29,23 @@
 static LsnTarget last_commit;
 
 /*
+ * XactLastCommitEnd when we looked last.  It moves with each commit that wrote WAL,
+ * with a transaction id or without; for COMMIT PREPARED it is the commit of the command
+ * itself, whose last record is the prepared transaction's.  Each position is given
+ * once, so a changed one is a new commit.
+ */
+static XLogRecPtr noted = InvalidXLogRecPtr;
+
+/*
  * Remember a commit that has just ended.  Returns false if it was none that
  * somebody could have to wait for.
  */
 static bool
 NoteCommit(void)
 {
-	static XLogRecPtr seen = InvalidXLogRecPtr;
-	TransactionId xid;
+	TransactionId xid = GetTopTransactionIdIfAny();
 
-	/*
-	 * XactLastCommitEnd moves with each commit that wrote WAL, with a
-	 * transaction id or without; for COMMIT PREPARED it is the commit of the
-	 * command itself, whose last record is the prepared transaction's.  Each
-	 * position is given once, so a changed one is a new commit.
-	 */
-	if (XactLastCommitEnd == seen)
-		return false;
-	seen = XactLastCommitEnd;
-	xid = GetTopTransactionIdIfAny();
+	noted = XactLastCommitEnd;
 
 	/*
 	 * A read can write WAL, too: it prunes pages, and with checksums it logs
@@ -77,29 +76,34 @@ NoteCommit(void)
 	return true;
 }
 
+/*
+ * Every process, at the end of its transactions.
+ */
 static void
 AtEndOfXact(XactEvent event, void *arg)
 {
 	static bool report_prepared = false;
 
-	if (MyProcPort == NULL)
-		return;
-
-	/* an implicit transaction's statement, too, has ended */
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
-		NoteCatalogs();
-
 	if (event == XACT_EVENT_PRE_COMMIT)
 	{
+		TransactionId xid = GetTopTransactionIdIfAny();
+
+		MarkCommitting(xid);
+
 		/* will there be a commit record, or some other WAL? */
-		report_prepared = report_commits &&
-			(XactLastRecEnd != 0 || TransactionIdIsValid(GetTopTransactionIdIfAny()));
+		report_prepared = (XactLastRecEnd != 0 || TransactionIdIsValid(xid)) &&
+			MyProcPort != NULL && report_commits;
 		if (report_prepared)
 			ReportToken();
 	}
 	else if (event == XACT_EVENT_COMMIT)
 	{
-		if (!NoteCommit() || !report_commits)
+		MarkCommitted(GetTopTransactionIdIfAny());
+		ForgetLocalToken();
+
+		/* an implicit transaction's statement, too, has ended */
+		NoteCatalogs();
+		if (XactLastCommitEnd == noted || MyProcPort == NULL || !NoteCommit() || !report_commits)
 			return;
 		NoteKnown(&last_commit);
 
@@ -112,6 +116,14 @@ AtEndOfXact(XactEvent event, void *arg)
 		if (!report_prepared)
 			ReportToken();
 	}
+	else if (event == XACT_EVENT_ABORT)
+	{
+		MarkCommitted(InvalidTransactionId);
+		ForgetLocalToken();
+		NoteCatalogs();
+	}
+	else if (event == XACT_EVENT_PREPARE)
+		ForgetLocalToken();
 }
 
 /*

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * freshness.c
- *		What a session is owed: lsn_tracker.token.
+ *		What a session is owed: lsn_tracker.token, and lsn_tracker.max_staleness.
  *
  * Runs in a client's session; no lock.
  *
@@ -18,15 +18,34 @@
  * variable is set to '', and by RESET and DISCARD ALL: then the next client of a
  * pooled connection starts with nothing.
  *
+ * What SET LOCAL has set, and set_config() with is_local, is owed until the transaction ends, and
+ * shown until then.  If it has been waited for, the session has read up to there, and
+ * knows it like any other position.  If not, because it is lost, say, nothing of it is
+ * left for whoever is given a pooled connection next.
+ *
  * How one tells an explicit setting from the server's restoring an old value: both
  * call the assign hook, only the former calls the check hook before.  That numbers
  * the values which it lets pass, and the assign hook heeds a number once.  A
  * RESET calls no check hook, and DISCARD ALL no hook at all if the variable was never
  * SET, so the commands are watched (gate.c).
  *
+ * What a standby's statement has read is not beyond where replay is when it has its snapshot.
+ * On a primary it is not that simple: SELECT FOR UPDATE, a conflict of an INSERT, or an
+ * error tell of rows that are newer than the snapshot, and who commits is a moment late
+ * in saying so (newest_commit.c).  So there it is only noted that something has been
+ * read, and found out what that can be when the token is shown: the client is told it
+ * behind the last of its statements.
+ *
  * The variable is reported to the client (GUC_REPORT): the server sends it along with
  * ReadyForQuery if it was assigned to and what it shows has changed.  So when
  * the value has moved by itself the variable is assigned to (ReportToken()).
+ *
+ * The bound, lsn_tracker.max_staleness, is owed to each statement on a standby: it sees
+ * everything that was committed on the primary so many ms before it began.  With 0, what
+ * was committed until then.  That is a question to the primary (primary_link.c), and its
+ * answer to be replayed.  A bound may have been met already by an answer to an earlier question
+ * (staleness.c).  A REPEATABLE READ transaction is as fresh as its beginning.  A primary owes
+ * no bound.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,6 +54,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
+#include "tcop/pquery.h"
 #include "utils/guc.h"
 
 #include "compat.h"
@@ -45,11 +65,20 @@
 /* Is there something that the next statement has to wait for? */
 bool		something_owed = false;
 
-/* If so, for this. */
+/* Is it a token?  If so, the newer one of what is set and what SET LOCAL has set; lsn 0: none */
+bool		token_owed = false;
 static LsnTarget owed;
+static LsnTarget owed_locally;
+
+/* A REPEATABLE READ transaction that had what the bound owes it when it began */
+static LocalTransactionId bound_met_for = InvalidLocalTransactionId;
+static int	bound_met;
 
 /* The newest position known; lsn 0: none */
 static LsnTarget newest;
+
+/* Has something been read on this primary that it may not cover yet? */
+static bool read_on_primary = false;
 
 /* What the check hook hands to the assign hook */
 typedef struct TokenSetting
@@ -104,6 +133,32 @@ CheckToken(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/*
+ * What becomes of one of the two when this is set as well.
+ */
+static void
+Owe(LsnTarget *to, const LsnTarget *target)
+{
+	if (XLogRecPtrIsInvalid(to->lsn) || IsNewer(target, to))
+		*to = *target;
+	something_owed = token_owed = true;
+}
+
+/*
+ * Is the variable being set until the end of the transaction?  The server has noted that in
+ * front of the assign hook's call.
+ */
+static bool
+IsBeingSetLocally(void)
+{
+	static struct config_generic *variable = NULL;
+
+	if (variable == NULL)
+		variable = FindVariable(TOKEN);
+	return variable->stack &&
+		(variable->stack->state == GUC_LOCAL || variable->stack->state == GUC_SET_LOCAL);
+}
+
 /* The variable's assign hook */
 void
 AssignToken(const char *newval, void *extra)
@@ -124,10 +179,29 @@ AssignToken(const char *newval, void *extra)
 	 * Owed even if something newer is known: that can be of a later timeline,
 	 * which does not contain this.
 	 */
-	if (!something_owed || IsNewer(&setting->target, &owed))
-		owed = setting->target;
-	something_owed = true;
-	NoteKnown(&setting->target);
+	if (IsBeingSetLocally())
+		Owe(&owed_locally, &setting->target);
+	else
+	{
+		Owe(&owed, &setting->target);
+		NoteKnown(&setting->target);
+	}
+	WatchFastpath();
+}
+
+/* The newer one of two, of which lsn 0 is none */
+static const LsnTarget *
+NewerOf(const LsnTarget *a, const LsnTarget *b)
+{
+	return XLogRecPtrIsInvalid(b->lsn) || (!XLogRecPtrIsInvalid(a->lsn) && IsNewer(a, b)) ? a : b;
+}
+
+static const char *
+NewestText(void)
+{
+	const LsnTarget *target = NewerOf(&newest, &owed_locally);
+
+	return XLogRecPtrIsInvalid(target->lsn) ? "" : TargetToText(target);
 }
 
 /*
@@ -136,7 +210,16 @@ AssignToken(const char *newval, void *extra)
 const char *
 ShowToken(void)
 {
-	return XLogRecPtrIsInvalid(newest.lsn) ? "" : TargetToText(&newest);
+	if (read_on_primary)
+	{
+		LsnTarget	target = ReadUntilNow();
+
+		NoteKnown(&target);
+		/* a statement that shows the token may go on to read */
+		if (ActivePortal == NULL)
+			read_on_primary = false;
+	}
+	return NewestText();
 }
 
 /*
@@ -150,7 +233,7 @@ ReportToken(void)
 	reporting = true;
 	PG_TRY();
 	{
-		(void) set_config_option(TOKEN, ShowToken(), PGC_USERSET, PGC_S_SESSION,
+		(void) set_config_option(TOKEN, NewestText(), PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SET, true, LOG, false);
 	}
 	PG_FINALLY();
@@ -172,19 +255,27 @@ NoteKnown(const LsnTarget *target)
 }
 
 /*
- * Standby, with lsn_tracker.track_reads: a statement has taken its snapshot.  What
- * that shows is not beyond the record that is being replayed: a commit is visible
- * before GetXLogReplayRecPtr() says so.
+ * With lsn_tracker.track_reads: a statement has taken its snapshot, or is about to read
+ * more.  What a standby's snapshot shows is not beyond the record that is being replayed: a
+ * commit is visible before GetXLogReplayRecPtr() says so.  For a primary see the top of
+ * this file.
  */
 void
 NoteRead(void)
 {
-	LsnTarget	target;
-	TimeLineID	timeline;
+	if (RecoveryInProgress())
+	{
+		LsnTarget	target;
+		TimeLineID	timeline;
 
-	target = LsnToTarget(GetCurrentReplayRecPtr(&timeline));
-	target.timeline = timeline;
-	NoteKnown(&target);
+		target = LsnToTarget(GetCurrentReplayRecPtr(&timeline));
+		target.timeline = timeline;
+		NoteKnown(&target);
+	}
+	else if (read_on_primary)
+		return;
+	else
+		read_on_primary = true;
 
 	/* the server sets nothing then; the statement around this one has done it */
 	if (!IsInParallelMode())
@@ -197,23 +288,132 @@ NoteRead(void)
 void
 ForgetToken(void)
 {
-	newest = (LsnTarget){0};
-	something_owed = false;
+	newest = owed_locally = (LsnTarget){0};
+	read_on_primary = false;
+	OwedIsMet();
 	ForgetLastCommit();
 }
 
 /*
- * What the next statement has to wait for; only if something_owed.
+ * The transaction ends.  Raises nothing.
+ */
+void
+ForgetLocalToken(void)
+{
+	if (XLogRecPtrIsInvalid(owed_locally.lsn))
+		return;
+	owed_locally = (LsnTarget){0};
+	token_owed = !XLogRecPtrIsInvalid(owed.lsn);
+	something_owed = token_owed || max_staleness >= 0;
+}
+
+/*
+ * The token that the next statement has to wait for; only if token_owed.
  */
 const LsnTarget *
 OwedTarget(void)
 {
-	return &owed;
+	return NewerOf(&owed, &owed_locally);
 }
 
 /* It has been waited for. */
 void
 OwedIsMet(void)
 {
-	something_owed = false;
+	if (!XLogRecPtrIsInvalid(owed_locally.lsn))
+		NoteKnown(&owed_locally);
+	owed = owed_locally = (LsnTarget){0};
+	token_owed = false;
+	something_owed = max_staleness >= 0;
+}
+
+/* The assign hook of lsn_tracker.max_staleness */
+void
+AssignMaxStaleness(int newval, void *extra)
+{
+	something_owed = token_owed || newval >= 0;
+	if (something_owed)
+		WatchFastpath();
+}
+
+/* The assign hook of lsn_tracker.track_reads */
+void
+AssignTrackReads(bool newval, void *extra)
+{
+	if (newval)
+		WatchFastpath();
+}
+
+/*
+ * Standby: is there a bound, and has it not been met once and for all?
+ */
+bool
+BoundOwed(void)
+{
+	return max_staleness >= 0 &&
+		!(IsolationUsesXactSnapshot() && bound_met_for == MyLocalTransactionId && bound_met <= max_staleness);
+}
+
+/*
+ * Standby, a statement has taken its snapshot: had the bound been met before?  Then there is
+ * nothing to wait for, nor another snapshot to take.  It has if that was found in front of
+ * an earlier statement; what is found now may have come since.
+ *
+ * When half of the bound has passed, asks the primary again for those who come later, and waits for
+ * nothing.
+ */
+bool
+WithinBoundBefore(void)
+{
+	static uint64 seen = 0;
+	uint64		bound = max_staleness * MS;
+	uint64		now;
+	bool		within;
+
+	if (max_staleness == 0 || IsolationUsesXactSnapshot())
+		return false;
+	now = Now();
+	within = seen != 0 && seen + bound >= now;
+	if (AnsweredSince() + bound / 2 < now)
+		RefreshAnswer();
+	if (seen + bound / 2 < now)
+		LookAtAnswers();
+	seen = FreshSince();
+	return within;
+}
+
+/*
+ * What a statement that begins now has to wait for by the bound.
+ */
+LsnTarget
+BoundTarget(void)
+{
+	uint64		now = Now();
+	uint64		bound = max_staleness * MS;
+
+	/* 0 would be no question */
+	return Question(now > bound ? now - bound : 1);
+}
+
+/*
+ * Is there nothing to wait for, if a snapshot is taken from now on?
+ */
+bool
+WithinBound(const LsnTarget *question)
+{
+	if (max_staleness == 0)
+		return false;
+	if (FreshSince() < question->since)
+		LookAtAnswers();
+	return FreshSince() >= question->since;
+}
+
+/*
+ * It has been waited for, and the snapshot that is taken next is as fresh.
+ */
+void
+BoundIsMet(void)
+{
+	bound_met_for = MyLocalTransactionId;
+	bound_met = max_staleness;
 }

@@ -3,8 +3,8 @@
  * functions.c
  *		The SQL-callable functions.
  *
- * Run in a client's session.  Each reads its arguments and hands on; this is
- * the only file that knows SQL's calling conventions.  What the functions
+ * Run in a client's session.  Each reads its arguments and hands on; this and views.c
+ * are the only files that know SQL's calling conventions.  What the functions
  * answer is said in lsn_tracker--*.sql, beside each of them.
  *
  *-------------------------------------------------------------------------
@@ -12,11 +12,9 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
-#include "utils/tuplestore.h"
+#include "utils/timestamp.h"
 #include "utils/xid8.h"
 
 #include "lsn_tracker.h"
@@ -35,7 +33,7 @@ PG_FUNCTION_INFO_V1(lsn_request_notification_token);
 PG_FUNCTION_INFO_V1(lsn_await_notification);
 PG_FUNCTION_INFO_V1(lsn_wait_xact);
 PG_FUNCTION_INFO_V1(lsn_last_commit);
-PG_FUNCTION_INFO_V1(lsn_waiters);
+PG_FUNCTION_INFO_V1(lsn_staleness);
 
 /*
  * What lsn_request_notification() asked for.  The session's own, so it outlives
@@ -53,7 +51,10 @@ ForgetNotification(void)
 	notification_requested = false;
 }
 
-static void
+/*
+ * Raise an error unless the library has been preloaded.
+ */
+void
 CheckPreloaded(void)
 {
 	if (tracker == NULL)
@@ -139,9 +140,9 @@ ReadWaitCall(FunctionCallInfo fcinfo, PGFunction function, WaitCall *call)
  * Wait as the function does.  Returns false if it timed out and may.
  */
 bool
-RunWaitCall(const WaitCall *call)
+RunWaitCall(const WaitCall *call, WayIn way)
 {
-	bool		reached = Await(&call->target, call->timeout);
+	bool		reached = Await(&call->target, call->timeout, way);
 
 	if (!reached && call->required)
 		RaiseTimeout(&call->target, call->timeout);
@@ -158,7 +159,7 @@ static bool
 WaitWithoutSnapshot(FunctionCallInfo fcinfo, const WaitCall *call)
 {
 	LetGo		held = LetGoInFunction(fcinfo);
-	bool		reached = RunWaitCall(call);
+	bool		reached = RunWaitCall(call, IN_FUNCTION);
 
 	TakeFreshSnapshot(&held);
 	return reached;
@@ -168,11 +169,14 @@ static Datum
 Wait(FunctionCallInfo fcinfo, PGFunction function)
 {
 	WaitCall	call = {0};
+	QueryDesc  *query = CallingSelect(fcinfo);
 	bool		reached;
 
+	if (query && WasStatementTarget(query, fcinfo->flinfo->fn_expr, NULL, &reached))
+		PG_RETURN_BOOL(reached);
 	if (!ReadWaitCall(fcinfo, function, &call))
 		PG_RETURN_NULL();
-	if (!WasStatementTarget(CallingSelect(fcinfo), &call, &reached))
+	if (query == NULL || !WasStatementTarget(query, NULL, &call, &reached))
 		reached = WaitWithoutSnapshot(fcinfo, &call);
 	PG_RETURN_BOOL(reached);
 }
@@ -335,31 +339,32 @@ lsn_last_commit(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(token));
 }
 
+/* For how long lsn_staleness() waits for an answer that has been replayed, ms */
+#define STALENESS_PATIENCE 1000
+
 Datum
-lsn_waiters(PG_FUNCTION_ARGS)
+lsn_staleness(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	LsnWaiter  *waiters;
-	int			n;
+	LetGo		held;
+	LsnTarget	question;
+	Interval   *age = palloc0(sizeof(Interval));
 
 	CheckPreloaded();
-	InitMaterializedSRF(fcinfo, 0);
-
-	waiters = palloc(MaxBackends * sizeof(LsnWaiter));
-	n = CopyWaiters(waiters);
-	for (int i = 0; i < n; i++)
+	held = LetGoInFunction(fcinfo);
+	if (RecoveryInProgress())
 	{
-		LsnTarget  *target = &waiters[i].target;
-		bool		is_xact = FullTransactionIdIsValid(target->xid);
-		Datum		values[4] = {
-			Int32GetDatum(waiters[i].pid),
-			LSNGetDatum(target->lsn),
-			Int64GetDatum(target->timeline),
-			FullTransactionIdGetDatum(target->xid),
-		};
-		bool		nulls[4] = {false, is_xact, target->timeline == 0, !is_xact};
-
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		question = Question(Now());
+		(void) Await(&question, STALENESS_PATIENCE, IN_FUNCTION);
 	}
-	return (Datum) 0;
+	TakeFreshSnapshot(&held);
+
+	/* it may have been promoted meanwhile */
+	if (RecoveryInProgress())
+	{
+		LookAtAnswers();
+		if (FreshSince() == 0)
+			PG_RETURN_NULL();
+		age->time = (Now() - FreshSince()) / 1000;
+	}
+	PG_RETURN_INTERVAL_P(age);
 }

@@ -17,10 +17,17 @@
  *	  command, which takes no snapshot; the one that the transaction then takes
  *	  is fresh, and it waits once for its whole life.
  *
+ * A plain SELECT that reads nothing but catalogs does not wait for a bound.  One that only sets
+ * variables does not wait at all: for who can't reach a token it may be the only
+ * way to set another one.
+ *
  * Once for each command of the client: what functions run does not wait, nor what
  * these commands run in turn (utility_depth, and see snapshot.c).  On a primary
- * there is nothing to wait for, but the same statements find out whether what
- * is owed is there.
+ * there is nothing to replay, but the same statements, and those that write, find out
+ * whether what is owed is there.  With lsn_tracker.track_reads the token may be of a read on
+ * a standby, which has shown a commit that is not visible on the primary yet: then
+ * it waits for that, and the statement gets a fresh snapshot.  Not in a REPEATABLE READ
+ * transaction that has one.
  *
  * A session that is owed nothing pays for some comparisons.
  *
@@ -47,6 +54,7 @@
 #include "lsn_tracker.h"
 
 static ExecutorStart_hook_type next_ExecutorStart = NULL;
+static ExecutorRun_hook_type next_ExecutorRun = NULL;
 static ProcessUtility_hook_type next_ProcessUtility = NULL;
 static object_access_hook_type next_object_access = NULL;
 
@@ -110,34 +118,163 @@ HasToWait(void)
 static void
 SayWhatFor(void *arg)
 {
-	errcontext("waiting for lsn_tracker.token in front of a statement");
+	errcontext("waiting for %s in front of a statement", (const char *) arg);
 }
 
 /*
- * Wait for what is owed, without a snapshot.  Raises what Await() raises, 55L01
- * when lsn_tracker.default_timeout has passed, and 55000 if something else in the
- * session holds a snapshot and there is something to wait for.
+ * Wait for a target, until "timeout" ms (0: no limit) have passed; then an error, or
+ * with lsn_tracker.on_timeout = stale a warning, and false.  The same at once (55000) if
+ * something else in the session holds a snapshot and there is something to wait for.
+ * Raises what Await() raises.
  */
-static void
-WaitForOwed(const LetGo *held)
+static bool
+WaitFor(const LetGo *held, const LsnTarget *target, int64 timeout)
 {
-	const LsnTarget *target = OwedTarget();
-	ErrorContextCallback context = {.previous = error_context_stack, .callback = SayWhatFor};
+	int			elevel = on_timeout == ON_TIMEOUT_STALE ? WARNING : ERROR;
 
-	error_context_stack = &context;
+	/* else Await() says so */
+	if (elevel == WARNING && RecoveryInProgress() && IsSwitchedOff())
+	{
+		CountEvent(EVENT_REFUSED);
+		ReportSwitchedOff(WARNING);
+		return false;
+	}
 
 	/*
 	 * A transaction's old snapshot is of no use even if there is nothing to
 	 * wait for any more.  A cursor's does not hinder a new one.
 	 */
-	if (held->holder && !allow_held_snapshot &&
-		(IsolationUsesXactSnapshot() || !IsReached(target)))
-		RaiseHeld(held->holder);
+	if (held->holder && !allow_held_snapshot && RecoveryInProgress())
+	{
+		LsnTarget	answer = *target;
 
-	if (!Await(target, default_timeout))
-		RaiseTimeout(target, default_timeout);
+		/* the question itself does not depend on replay */
+		if (IsQuestion(target) && !IsolationUsesXactSnapshot())
+		{
+			answer.answer_only = true;
+			if (!Await(&answer, timeout, AT_GATE))
+			{
+				ReportTimeout(elevel, target, timeout);
+				return false;
+			}
+			/* none without a time-out: recovery has ended */
+			if (!AnswerTo(&answer, &answer))
+				return true;
+			answer.answer_only = false;
+		}
+		if (IsolationUsesXactSnapshot() || !IsReached(&answer))
+		{
+			ReportHeld(elevel, held->holder);
+			return false;
+		}
+		return true;
+	}
+
+	if (!Await(target, timeout, AT_GATE))
+	{
+		ReportTimeout(elevel, target, timeout);
+		return false;
+	}
+	if (track_reads && !RecoveryInProgress() && !AwaitVisible(target->replay_to, timeout))
+	{
+		ereport(elevel,
+				(errcode(elevel >= ERROR ? ERRCODE_NOT_FRESH : ERRCODE_WARNING),
+				 errmsg("timed out after %lld ms while waiting for the commits up to %s to become visible",
+						(long long) timeout, TargetToText(target)),
+				 errdetail("This server is a primary. A transaction has not ended its commit, and a standby may show it already."),
+				 errhint("Check whether commits wait for a synchronous standby.")));
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Primary: may what is owed have to become visible first, behind the snapshot that the
+ * statement has?
+ */
+static bool
+WaitsForVisibility(void)
+{
+	return token_owed && track_reads && !IsolationUsesXactSnapshot();
+}
+
+/* Is it set_config() of constants or parameters? */
+static bool
+SetsVariable(Node *expr)
+{
+	ListCell   *lc;
+
+	if (!IsA(expr, FuncExpr) || ((FuncExpr *) expr)->funcid != F_SET_CONFIG)
+		return false;
+	foreach(lc, ((FuncExpr *) expr)->args)
+	{
+		Node	   *arg = lfirst(lc);
+
+		while (IsA(arg, RelabelType))
+			arg = (Node *) ((RelabelType *) arg)->arg;
+		if (!IsA(arg, Const) && !(IsA(arg, Param) && ((Param *) arg)->paramkind == PARAM_EXTERN))
+			return false;
+	}
+	return true;
+}
+
+/* Is it a plan of SELECT set_config(...), and nothing else? */
+static bool
+OnlySetsVariables(PlannedStmt *plan)
+{
+	Plan	   *top = plan->planTree;
+	ListCell   *lc;
+
+	/* planned from nothing: no FROM, no condition, no subquery */
+	if (!IsA(top, Result) || top->lefttree || ((Result *) top)->resconstantqual || plan->subplans != NIL)
+		return false;
+	foreach(lc, top->targetlist)
+	{
+		if (!SetsVariable((Node *) lfirst_node(TargetEntry, lc)->expr))
+			return false;
+	}
+	return top->targetlist != NIL;
+}
+
+/*
+ * Wait for what is owed, without a snapshot, at most lsn_tracker.default_timeout: the
+ * token, and with "bound" also the bound.  Raises what WaitFor() raises.
+ */
+static void
+WaitForOwed(const LetGo *held, bool bound)
+{
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = SayWhatFor};
+	int64		timeout = default_timeout;
+
+	error_context_stack = &context;
+	if (token_owed)
+	{
+		uint64		start = Now();
+
+		context.arg = "lsn_tracker.token";
+		if (WaitFor(held, OwedTarget(), timeout))
+			OwedIsMet();
+		if (timeout > 0)
+			timeout = Max(1, timeout - (int64) ((Now() - start) / MS));
+	}
+	if (bound && RecoveryInProgress() && BoundOwed())
+	{
+		LsnTarget	question = BoundTarget();
+
+		context.arg = "lsn_tracker.max_staleness";
+		if (WithinBound(&question) && !(held->holder && IsolationUsesXactSnapshot()))
+		{
+			CountEvent(EVENT_AT_ONCE_AT_GATE);
+			BoundIsMet();
+		}
+		else
+		{
+			/* if not in time, it may read all the same, and the transaction's others */
+			(void) WaitFor(held, &question, timeout);
+			BoundIsMet();
+		}
+	}
 	error_context_stack = context.previous;
-	OwedIsMet();
 }
 
 /*
@@ -145,26 +282,23 @@ WaitForOwed(const LetGo *held)
  * Returns whether the locks that were taken for the statement have been released.
  */
 static bool
-WaitForAll(const LetGo *held, bool owed, QueryDesc *query)
+WaitForAll(const LetGo *held, bool owed, bool bound, QueryDesc *query)
 {
 	volatile bool released = false;
 
-	/*
-	 * Locks of this statement alone can be released; those of earlier ones
-	 * can't be told from them, nor may be.
-	 */
-	AllowRelease(held->holder == NULL && used_transaction != MyLocalTransactionId);
+	/* whatever else holds a snapshot may count on its locks */
+	if (held->holder == NULL)
+		AllowRelease(used_transaction != MyLocalTransactionId);
 	PG_TRY();
 	{
 		if (owed)
-			WaitForOwed(held);
+			WaitForOwed(held, bound);
 		if (query)
 			AwaitStatementTargets(query);
-		released = LocksWereReleased();
 	}
 	PG_FINALLY();
 	{
-		AllowRelease(false);
+		released = EndRelease();
 	}
 	PG_END_TRY();
 	return released;
@@ -177,20 +311,52 @@ WaitForAll(const LetGo *held, bool owed, QueryDesc *query)
 static void
 WaitBeforeQuery(QueryDesc *query)
 {
-	bool		owed = something_owed && !UsesImportedSnapshot();
+	/* before arguments are evaluated, which may look, behind the snapshot */
+	LsnTarget	known = KnownReplayed();
+	bool		owed = something_owed && !UsesImportedSnapshot() && !OnlySetsVariables(query->plannedstmt);
+	bool		bound = owed && !IsCatalogPlan(query->plannedstmt);
 	bool		clients = IsClientsQuery(query);
 	bool		targets = clients && FindStatementTargets(query);
 	bool		released;
 	LetGo		held = {0};
 
-	/* on a primary nothing is waited for: any query will do, as it is */
+	/* on a primary any query will do */
 	if (owed && !RecoveryInProgress())
 	{
-		WaitForOwed(&held);
+		bool		replaced = WaitsForVisibility() && IsOutermostQuery(query);
+
+		if (replaced)
+			held = LetGoBeforeQuery(query);
+		WaitForOwed(&held, true);
+		if (replaced)
+			TakeFreshSnapshot(&held);
 		owed = false;
+	}
+	if (!clients)
+		RefuseStatementTargets(query);
+	if (owed && clients && !token_owed)
+	{
+		owed = bound && BoundOwed();
+		if (owed && WithinBoundBefore() && !CatalogsHaveChanged())
+		{
+			CountEvent(EVENT_AT_ONCE_AT_GATE);
+			owed = false;
+		}
 	}
 	if (!clients || !(owed || targets))
 		return;
+
+	/*
+	 * Nothing to wait for, and nothing newer to read: we came to know before the
+	 * snapshot was taken.  Not if there is another one that has to be
+	 * refused each time, since this would depend on chance.
+	 */
+	if (!owed && !IsolationUsesXactSnapshot() && ThereAreNoPriorRegisteredSnapshots() &&
+		AreTargetsKnown(query, &known) && !CatalogsHaveChanged())
+	{
+		CountEvent(EVENT_AT_ONCE_AT_GATE);
+		return;
+	}
 
 	/* a primary has nothing newer than the transaction's snapshot */
 	if (!RecoveryInProgress() && IsolationUsesXactSnapshot())
@@ -206,7 +372,7 @@ WaitBeforeQuery(QueryDesc *query)
 	if (targets && held.holder && !allow_held_snapshot)
 		RaiseHeld(held.holder);
 
-	released = WaitForAll(&held, owed, targets ? query : NULL);
+	released = WaitForAll(&held, owed, bound, targets ? query : NULL);
 	if (released || CatalogsHaveChanged())
 		PlanAnew(query);
 	TakeFreshSnapshot(&held);
@@ -219,9 +385,12 @@ GateExecutorStart(QueryDesc *query, int eflags)
 	if (unlikely(something_owed || query->plannedstmt->invalItems != NIL) &&
 		utility_depth == 0 && MyProcPort != NULL && !am_walsender)
 		WaitBeforeQuery(query);
-	if (unlikely(IsolationUsesXactSnapshot()))
+	else if (unlikely(query->plannedstmt->invalItems != NIL) && !(eflags & EXEC_FLAG_EXPLAIN_ONLY))
+		RefuseStatementTargets(query);
+	/* what is owed nothing does not use up the first place either */
+	if (unlikely(IsolationUsesXactSnapshot()) && !(max_staleness >= 0 && IsCatalogPlan(query->plannedstmt)))
 		CountStatements(1);
-	if (unlikely(track_reads) && MyProcPort != NULL && RecoveryInProgress())
+	if (unlikely(track_reads) && MyProcPort != NULL)
 		NoteRead();
 	used_transaction = MyLocalTransactionId;
 
@@ -229,6 +398,26 @@ GateExecutorStart(QueryDesc *query, int eflags)
 		next_ExecutorStart(query, eflags);
 	else
 		standard_ExecutorStart(query, eflags);
+}
+
+/*
+ * A query has fetched rows.  Not when it ends: a portal may be closed behind the
+ * parsing of the next statement, whose locks are to be told from its.
+ */
+static void
+GateExecutorRun(EXECUTOR_RUN_PARAMS)
+{
+	/* rows of a cursor that locks them are newer than its snapshot */
+	if (unlikely(track_reads) && MyProcPort != NULL && !RecoveryInProgress())
+		NoteRead();
+
+	if (next_ExecutorRun)
+		next_ExecutorRun(EXECUTOR_RUN_ARGS);
+	else
+		standard_ExecutorRun(EXECUTOR_RUN_ARGS);
+
+	if (unlikely(IsTransactionBlock()) && ActivePortal && ActivePortal->queryDesc == query)
+		NoteLocks();
 }
 
 /* Does EXPLAIN have the option ANALYZE? */
@@ -319,6 +508,22 @@ ResetsToken(Node *command)
 	return false;
 }
 
+/*
+ * Is it SHOW lsn_tracker.newest_commit?  Others also look at the variable, in order to list all.
+ */
+static bool
+AsksForNewestCommit(Node *command)
+{
+	return IsA(command, VariableShowStmt) &&
+		pg_strcasecmp(((VariableShowStmt *) command)->name, "lsn_tracker.newest_commit") == 0;
+}
+
+static bool
+CommitsPrepared(Node *command)
+{
+	return IsA(command, TransactionStmt) && ((TransactionStmt *) command)->kind == TRANS_STMT_COMMIT_PREPARED;
+}
+
 /* Run a utility command, and know that one is run. */
 static void
 RunUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
@@ -328,6 +533,9 @@ RunUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	ProcessUtility_hook_type next = next_ProcessUtility ? next_ProcessUtility : standard_ProcessUtility;
 
 	utility_depth++;
+	newest_commit_asked = AsksForNewestCommit(pstmt->utilityStmt);
+	if (CommitsPrepared(pstmt->utilityStmt))
+		MarkFinishing();
 	PG_TRY();
 	{
 		next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
@@ -335,6 +543,7 @@ RunUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	PG_FINALLY();
 	{
 		utility_depth--;
+		newest_commit_asked = false;
 	}
 	PG_END_TRY();
 }
@@ -354,20 +563,25 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 
 	if (Reads(command))
 	{
+		double		waited = -1;
+
 		if (HasToWait())
 		{
-			if (!RecoveryInProgress())
-				WaitForOwed(&held);
+			if (!RecoveryInProgress() && !WaitsForVisibility())
+				WaitForOwed(&held, true);
 			else if (LetGoBeforeUtility(&held))
 			{
+				uint64		start = Now();
+
 				/* of these, EXPLAIN and DECLARE CURSOR have locked something */
-				if (WaitForAll(&held, true, NULL) &&
+				if (WaitForAll(&held, true, true, NULL) &&
 					(IsA(command, ExplainStmt) || IsA(command, DeclareCursorStmt)))
 				{
 					pstmt = AnalyzeAnew(pstmt, params);
 					readOnlyTree = false;
 				}
 				TakeFreshSnapshot(&held);
+				waited = (Now() - start) / 1e6;
 			}
 			else if (context == PROCESS_UTILITY_TOPLEVEL)
 			{
@@ -375,11 +589,14 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 				RaiseHeld("The command holds a snapshot that cannot be replaced.");
 			}
 		}
+		if (IsA(command, ExplainStmt))
+			NoteExplainWait(waited);
 		if (IsolationUsesXactSnapshot())
 			CountStatements(1);
-		if (unlikely(track_reads) && MyProcPort != NULL && RecoveryInProgress())
-			NoteRead();
 	}
+	/* COPY FROM may tell of rows that are there */
+	if (unlikely(track_reads) && MyProcPort != NULL && (Reads(command) || IsA(command, CopyStmt)))
+		NoteRead();
 
 	RunUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 
@@ -387,7 +604,7 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 	if (begins && HasToWait() && IsolationUsesXactSnapshot() && IsFirstStatement(false))
 	{
 		held = LetGoWithoutStatement();
-		WaitForOwed(&held);
+		WaitForOwed(&held, true);
 	}
 	if (imports)
 		CountStatements(MANY);
@@ -400,6 +617,11 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 	if (utility_depth == 0)
 	{
 		NoteCatalogs();
+		if (IsTransactionBlock())
+		{
+			WatchFastpath();
+			NoteLocks();
+		}
 		if (HoldsLocks())
 			used_transaction = MyLocalTransactionId;
 	}
@@ -424,21 +646,43 @@ GateObjectAccess(ObjectAccessType access, Oid classId, Oid objectId, int subId, 
 
 	/* it may leave locks behind, and we don't hear of its end */
 	used_transaction = MyLocalTransactionId;
+	ForgetLocks();
 	if (HasToWait())
 	{
 		LetGo		held = {0};
 
-		if (!RecoveryInProgress())
-			WaitForOwed(&held);
+		if (!RecoveryInProgress() && !WaitsForVisibility())
+			WaitForOwed(&held, true);
 		else
 		{
 			held = LetGoOfActive();
-			WaitForOwed(&held);
+			WaitForOwed(&held, true);
 			TakeFreshSnapshot(&held);
 		}
 	}
 	if (IsolationUsesXactSnapshot())
 		CountStatements(1);
+	if (track_reads && MyProcPort != NULL)
+		NoteRead();
+}
+
+/*
+ * Watch calls of the fastpath protocol from now on.  Only in sessions where they matter,
+ * since the server tells of every function in every query: those that are owed
+ * something, or are in a transaction in which they may be later, or track what they
+ * read.
+ */
+void
+WatchFastpath(void)
+{
+	static bool watching = false;
+
+	if (!watching)
+	{
+		next_object_access = object_access_hook;
+		object_access_hook = GateObjectAccess;
+		watching = true;
+	}
 }
 
 /*
@@ -447,10 +691,10 @@ GateObjectAccess(ObjectAccessType access, Oid classId, Oid objectId, int subId, 
 void
 InstallGate(void)
 {
-	next_object_access = object_access_hook;
-	object_access_hook = GateObjectAccess;
 	next_ExecutorStart = ExecutorStart_hook;
 	ExecutorStart_hook = GateExecutorStart;
+	next_ExecutorRun = ExecutorRun_hook;
+	ExecutorRun_hook = GateExecutorRun;
 	next_ProcessUtility = ProcessUtility_hook;
 	ProcessUtility_hook = GateProcessUtility;
 }

@@ -34,6 +34,10 @@
  * announces it in front of the record's redo; in poll mode it is left alone, and
  * whoever looks on its behalf sees that it waits.
  *
+ * What has been taken for such a statement is what the transaction did not hold
+ * when its last command ended.  During recovery, sessions take note of that behind each
+ * command of a block.
+ *
  *		session							startup process
  *		mark itself as a holder			announce the relation
  *		(full barrier)					(full barrier)
@@ -41,7 +45,8 @@
  *
  * With a full barrier on both sides, at least one of the two sees what the
  * other wrote.  Without one of them the session sleeps on, and replay waits for it
- * for as long as that.
+ * for as long as that (model: replays, NO_BARRIER_BEHIND_MARK,
+ * NO_BARRIER_BEHIND_ANNOUNCEMENT).
  *
  *-------------------------------------------------------------------------
  */
@@ -49,10 +54,12 @@
 
 #include <signal.h>
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "utils/memutils.h"
 #include "utils/resowner.h"
 
 #include "compat.h"
@@ -68,10 +75,26 @@
 /* Has this session given up the lock on its virtual transaction? */
 static bool aside = false;
 
-/* May it release all that it holds, and has it done so? */
+/* Relations, as in announcements */
+typedef struct Relations
+{
+	uint64	   *items;
+	int			n;
+	int			size;
+} Relations;
+
+/*
+ * Those on which this session held a lock when the last command of this transaction
+ * ended, if somebody has taken note.
+ */
+static Relations noted = {0};
+static LocalTransactionId noted_in = InvalidLocalTransactionId;
+
+/* May what is new since then be released, and has it been? */
 static bool may_release = false;
 static bool released = false;
 
+static void NoteReleased(void);
 static void AfterRelease(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
 
 static uint64
@@ -86,7 +109,7 @@ Announcement(Oid database, Oid relation)
  * Without a lock: it may have gone by the time that we use the answer, but its place
  * in shared memory is there, and all that is done to it there is to wake it.
  */
-static PGPROC *
+PGPROC *
 FindStartupProcess(void)
 {
 	for (int i = 0; i < NUM_AUXILIARY_PROCS; i++)
@@ -118,6 +141,22 @@ EndNapOfReplay(void)
 }
 
 /*
+ * Session: hear of the release of locks.  Sessions that neither wait nor leave locks
+ * behind do not pay for it.  May fail for lack of memory.
+ */
+static void
+HearOfRelease(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterResourceReleaseCallback(AfterRelease, NULL);
+		registered = true;
+	}
+}
+
+/*
  * Session: get out of replay's way, in order to sleep.  The caller must see to it
  * that StepBack() or StepBackByError() is called on every way out.  Does nothing for a session that
  * holds a snapshot: replay has to wait for that, and may cancel it.
@@ -125,20 +164,13 @@ EndNapOfReplay(void)
 void
 StepAside(void)
 {
-	static bool registered = false;
 	LsnWaiter  *me = &tracker->waiters[MyProcNumber];
 
 	Assert(!aside);
 	if (TransactionIdIsValid(MyProc->xmin))
 		return;
 
-	/* sessions that never wait do not pay for it; may fail for lack of memory */
-	if (!registered)
-	{
-		RegisterResourceReleaseCallback(AfterRelease, NULL);
-		registered = true;
-	}
-
+	HearOfRelease();
 	/* releases nothing but this; the transaction goes on under the same id */
 	VirtualXactLockTableCleanup();
 	aside = true;
@@ -150,7 +182,11 @@ StepAside(void)
 		/* who sees the mark must see the latch, which is NULL at first */
 		pg_write_barrier();
 		me->holds_locks = true;
-		/* a full barrier, too; see the top of this file */
+		/*
+		 * A full barrier, too; see the top of this file.  Behind the mark, which
+		 * nobody looks for while nobody is counted (model: replays,
+		 * COUNTED_BEFORE_MARKED).
+		 */
 		pg_atomic_fetch_add_u32(&tracker->lock_holders, 1);
 	}
 }
@@ -177,7 +213,8 @@ Unmark(void)
  * relation's lock is released, whatever delay is allowed.  If we may still hold
  * that, let it look again, and treat us as any other session.  Whether there is
  * anything to look for is read after the lock is taken: what is announced later
- * finds us with it.
+ * finds us with it (model: replays, LOOK_BEFORE_BACK, NO_BARRIER_BEHIND_BACK,
+ * NO_WORD_TO_REPLAY).
  */
 static void
 LockVirtualXactAgain(bool holds_locks)
@@ -236,9 +273,13 @@ StepBackByError(void)
 static void
 AfterRelease(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
 {
-	if (!aside || isCommit || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+	if (isCommit || phase != RESOURCE_RELEASE_AFTER_LOCKS)
 		return;
 
+	if (!isTopLevel)
+		NoteReleased();
+	if (!aside)
+		return;
 	if (isTopLevel)
 		aside = false;			/* the virtual transaction has ended */
 	else
@@ -261,23 +302,169 @@ HoldsLockOn(Oid database, Oid relation)
 	return false;
 }
 
+static bool
+Contains(const Relations *relations, uint64 relation)
+{
+	for (int i = 0; i < relations->n; i++)
+	{
+		if (relations->items[i] == relation)
+			return true;
+	}
+	return false;
+}
+
+static void
+Add(Relations *relations, uint64 relation)
+{
+	if (relations->n == relations->size)
+	{
+		int			size = relations->size + 64;
+
+		if (relations->items == NULL)
+			relations->items = MemoryContextAlloc(TopMemoryContext, size * sizeof(uint64));
+		else
+			relations->items = repalloc(relations->items, size * sizeof(uint64));
+		relations->size = size;
+	}
+	relations->items[relations->n++] = relation;
+}
+
 /*
- * Session: from now on a wait is in front of a statement, and all locks that the
- * transaction holds (but for those of the session) have been taken for that.  Or no
- * longer so.
+ * Read which relations this session has locked; one may be there twice.  As in
+ * HoldsLocks(), and with the lock on a part of the shared table, since others may move
+ * a lock into it.
+ */
+static void
+ReadLocks(Relations *relations)
+{
+	relations->n = 0;
+	for (int i = 0; i < FastPathLockSlotsPerBackend(); i++)
+	{
+		if (FastPathLockBits(i) != 0)
+			Add(relations, Announcement(MyDatabaseId, MyProc->fpRelId[i]));
+	}
+	pg_read_barrier();
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+	{
+		if (NextProcLock(i, NULL) == NULL)
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+		for (PROCLOCK *lock = NextProcLock(i, NULL); lock; lock = NextProcLock(i, lock))
+		{
+			LOCKTAG    *tag = &lock->tag.myLock->tag;
+
+			if (tag->locktag_type == LOCKTAG_RELATION && lock->holdMask != 0)
+				Add(relations, Announcement(tag->locktag_field1, tag->locktag_field2));
+		}
+		LWLockRelease(LockHashPartitionLockByIndex(i));
+	}
+}
+
+/*
+ * Session: a command of the client has ended, and what is locked now remains so.  May
+ * fail for lack of memory.
  */
 void
-AllowRelease(bool allow)
+NoteLocks(void)
 {
-	may_release = allow;
+	if (!RecoveryInProgress())
+		return;
+	HearOfRelease();
+	noted_in = InvalidLocalTransactionId;
+	ReadLocks(&noted);
+	noted_in = MyLocalTransactionId;
+}
+
+/*
+ * A subtransaction has been rolled back, and may have released some of what is noted.
+ * Allocates nothing.
+ */
+static void
+NoteReleased(void)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < noted.n; i++)
+	{
+		if (HoldsLockOn(noted.items[i] >> 32, (Oid) noted.items[i]))
+			noted.items[kept++] = noted.items[i];
+	}
+	noted.n = kept;
+}
+
+/*
+ * Session: something takes locks of whose end we shall not hear.
+ */
+void
+ForgetLocks(void)
+{
+	noted_in = InvalidLocalTransactionId;
+}
+
+/*
+ * Session: a wait begins in front of a statement, so that locks which have been taken
+ * since the transaction's last command have been taken for that, and may be
+ * released.  "first": there was no such command.
+ */
+void
+AllowRelease(bool first)
+{
+	if (first)
+		noted.n = 0;
+	may_release = first || noted_in == MyLocalTransactionId;
 	released = false;
 }
 
-/* Has a wait released them? */
+/*
+ * Session: that wait has ended.  Returns whether it has released anything.
+ */
 bool
-LocksWereReleased(void)
+EndRelease(void)
 {
-	return released;
+	bool		result = released;
+
+	may_release = released = false;
+	return result;
+}
+
+/*
+ * Release what has been locked since the transaction's last command.  Then nothing
+ * of this session uses the relation: whatever does so holds a snapshot, and then
+ * nothing is released.
+ */
+static void
+ReleaseNewLocks(void)
+{
+	static Relations held = {0};
+	ResourceOwner owner = CurrentResourceOwner;
+
+	ReadLocks(&held);
+
+	/* the parser's locks, and the planner's, are the transaction's */
+	CurrentResourceOwner = CurTransactionResourceOwner;
+	for (int i = 0; i < held.n; i++)
+	{
+		LOCKTAG		tag;
+
+		if (Contains(&noted, held.items[i]))
+			continue;
+		SET_LOCKTAG_RELATION(tag, held.items[i] >> 32, (Oid) held.items[i]);
+		for (LOCKMODE mode = AccessShareLock; mode <= RowExclusiveLock; mode++)
+		{
+			while (LockHeldByMe(&tag, mode, false) && LockRelease(&tag, mode, false))
+				released = true;
+		}
+	}
+	CurrentResourceOwner = owner;
+}
+
+/* Is a lock of this session what replay is about to wait for? */
+static bool
+IsInTheWay(uint64 wanted)
+{
+	if (wanted == SOME_RELATIONS)
+		return HoldsLocks();
+	return wanted != NO_RELATION && HoldsLockOn(wanted >> 32, (Oid) wanted);
 }
 
 /*
@@ -298,20 +485,13 @@ GiveWayToReplay(void)
 		LookForLockRequest();
 
 	wanted = pg_atomic_read_u64(&tracker->wanted_relation);
-	if (wanted == NO_RELATION ||
-		(wanted != SOME_RELATIONS && !HoldsLockOn(wanted >> 32, (Oid) wanted)))
+	if (!IsInTheWay(wanted))
 		return;
-
 	if (may_release)
 	{
-		ResourceOwner owner = CurrentResourceOwner;
-
-		/* the parser's locks, and the planner's, are the transaction's */
-		CurrentResourceOwner = CurTransactionResourceOwner;
-		LockReleaseCurrentOwner(NULL, 0);
-		CurrentResourceOwner = owner;
-		released = true;
-		return;
+		ReleaseNewLocks();
+		if (!IsInTheWay(wanted))
+			return;
 	}
 
 	ereport(ERROR,
@@ -323,6 +503,8 @@ GiveWayToReplay(void)
 						   (Oid) wanted, (Oid) (wanted >> 32)),
 			 errhint("Repeat the transaction. One that waits before it reads holds no such lock.")));
 }
+
+/* ---- startup process, and who looks on its behalf ---- */
 
 /*
  * Say which relation replay is about to lock, and wake whoever sleeps with locks.

@@ -16,24 +16,37 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "compat.h"
 #include "lsn_tracker.h"
 
-PG_MODULE_MAGIC;
+/* which version this process has loaded: pg_get_loaded_modules(), from 18 on */
+PG_MODULE_MAGIC_EXT(.name = "lsn_tracker", .version = LSN_TRACKER_VERSION);
 
 int			default_timeout = 5000;
+bool		enabled = true;
 int			wakeup_mode = WAKEUP_REDO;
 int			poll_interval = 10;
 bool		log_waits = false;
 bool		allow_held_snapshot = false;
 bool		report_commits = true;
 bool		track_reads = false;
+bool		fail_fast = false;
+int			max_staleness = -1;
+int			on_timeout = ON_TIMEOUT_ERROR;
 
-/* The value is in freshness.c; the server wants a place for one. */
+/* The values are elsewhere; the server wants a place for them. */
 static char *token;
+static char *newest_commit;
 
 static const struct config_enum_entry wakeup_options[] = {
 	{"redo", WAKEUP_REDO, false},
 	{"poll", WAKEUP_POLL, false},
+	{NULL, 0, false},
+};
+
+static const struct config_enum_entry on_timeout_options[] = {
+	{"error", ON_TIMEOUT_ERROR, false},
+	{"stale", ON_TIMEOUT_STALE, false},
 	{NULL, 0, false},
 };
 
@@ -52,6 +65,14 @@ _PG_init(void)
 							5000, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("lsn_tracker.enabled",
+							 "Sessions can wait for replay on this standby.",
+							 "If not, the startup process does nothing for lsn_tracker, and waits end with an error.",
+							 &enabled,
+							 true,
+							 PGC_SIGHUP, 0,
+							 NULL, AssignEnabled, NULL);
 
 	DefineCustomEnumVariable("lsn_tracker.wakeup",
 							 "Who notices that a position has been replayed.",
@@ -96,6 +117,48 @@ _PG_init(void)
 							   PGC_USERSET, GUC_REPORT | GUC_NOT_IN_SAMPLE,
 							   CheckToken, AssignToken, ShowToken);
 
+	DefineCustomIntVariable("lsn_tracker.max_staleness",
+							"How old the data may be that a statement reads on a standby.",
+							"0: the statement sees all that was committed on the primary when it began. -1: no bound.",
+							&max_staleness,
+							-1, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, AssignMaxStaleness, NULL);
+
+	DefineCustomEnumVariable("lsn_tracker.on_timeout",
+							 "What becomes of a statement whose data did not get fresh enough in time.",
+							 "\"error\": it fails. \"stale\": it reads all the same, with a warning.",
+							 &on_timeout,
+							 ON_TIMEOUT_ERROR, on_timeout_options,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("lsn_tracker.fail_fast",
+							 "A wait ends as soon as it cannot succeed before its time is up.",
+							 NULL,
+							 &fail_fast,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("lsn_tracker.primary_conninfo",
+							   "How this standby connects to its upstream in order to ask for the newest commit.",
+							   "Empty: as the WAL receiver does, by primary_conninfo.",
+							   &primary_conninfo,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	/* not among those that SHOW ALL and pg_settings show: it is a question */
+	DefineCustomStringVariable("lsn_tracker.newest_commit",
+							   "The end of the newest commit that anybody can have seen on the primary, as a token.",
+							   NULL,
+							   &newest_commit,
+							   "",
+							   PGC_INTERNAL,
+							   GUC_NO_SHOW_ALL | GUC_NO_RESET_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							   NULL, NULL, ShowNewestCommit);
+
 	DefineCustomBoolVariable("lsn_tracker.report_commits",
 							 "A commit that wrote WAL moves lsn_tracker.token, which is reported to the client.",
 							 NULL,
@@ -110,12 +173,15 @@ _PG_init(void)
 							 &track_reads,
 							 false,
 							 PGC_USERSET, 0,
-							 NULL, NULL, NULL);
+							 NULL, AssignTrackReads, NULL);
 
 	MarkGUCPrefixReserved("lsn_tracker");
 
 	InstallGate();
+	InstallPlanner();
+	InstallExplain();
 	InstallCommitPosition();
 	InstallSharedState();
 	RegisterWorker();
+	RegisterLink();
 }

@@ -161,7 +161,8 @@ WatchRedo(void)
 /*
  * Write down how far replay has come.  Full barrier: what the caller reads
  * next (whom this makes due) is read after the position is visible to others.
- * See the top of this file for what is lost without it.
+ * See the top of this file for what is lost without it (model: woken,
+ * NO_BARRIER_BEHIND_PUBLISHING).
  *
  * Only the process that follows replay may call this: the startup process, or
  * instead of it the worker (poll mode, and once recovery is over).
@@ -219,6 +220,7 @@ StartTimer(void)
 	}
 }
 
+/* Who is left to others is left to all of them (model: woken, NO_WORD_TO_WORKER, NO_TIMER_FOR_THE_LEFT). */
 static void
 WakeWhoIsDue(void)
 {
@@ -260,7 +262,8 @@ TrackedPageRead(XLogReaderState *reader, XLogRecPtr page, int length, XLogRecPtr
  * In between the server looks whether it is to pause, or to delay the next
  * record.  If that is known already we do not put it off.  In case that it
  * becomes known right then, or that a recovery target is reached at which
- * replay pauses, the timer helps.
+ * replay pauses, the timer helps (model: woken, NO_TIMER_FOR_THE_PUT_OFF,
+ * NO_WAKE_BEFORE_READING).
  */
 static void
 WakeSoon(XLogReaderState *reader)
@@ -283,11 +286,51 @@ WakeSoon(XLogReaderState *reader)
 }
 
 /*
+ * The assign hook of lsn_tracker.enabled.  Only the startup process, which reads the
+ * configuration between two records, follows it here.  Off: nothing of ours is done for the
+ * records to come, so nobody may wait for them.  Whoever sleeps is told, and ends his wait with
+ * an error; who comes later finds it written down.
+ *
+ * On again, the position is an old one until the next record has been replayed.  Sessions
+ * judge by the server's own, and wait for positions behind that.
+ */
+void
+AssignEnabled(bool newval, void *extra)
+{
+	if (tracker == NULL || !AmStartupProcess())
+		return;
+	pg_atomic_write_u32(&tracker->off_for_startup, !newval);
+	if (!newval)
+	{
+		wake_put_off = false;
+		PromptEverybody();
+	}
+}
+
+/*
+ * The worker has read the configuration.  It tells sleepers as well: the startup process
+ * may not come to it, if it waits for one of them.
+ */
+void
+NoteEnabledForWorker(void)
+{
+	pg_atomic_write_u32(&tracker->off_for_worker, !enabled);
+	if (!enabled)
+		PromptEverybody();
+}
+
+/*
  * Startup process: apply a record, then publish that it has been applied.
  */
 static void
 TrackedRedo(XLogReaderState *record)
 {
+	if (unlikely(!enabled))
+	{
+		server_redo[XLogRecGetRmid(record)](record);
+		return;
+	}
+
 	WakeNow();
 
 	server_redo[XLogRecGetRmid(record)] (record);
@@ -311,7 +354,8 @@ TrackedXLogRedo(XLogReaderState *record)
 	/*
 	 * What a primary writes first when it is started again; the second, where
 	 * the crash has left the beginning of a record.  Before it is published:
-	 * who finds it replayed must find it noted.
+	 * who finds it replayed must find it noted.  Also while lsn_tracker.enabled is
+	 * off: later, a lost write would be taken for a replayed one.
 	 */
 	if (info == XLOG_CHECKPOINT_SHUTDOWN || info == XLOG_OVERWRITE_CONTRECORD)
 		NoteRestart(record->ReadRecPtr);
@@ -322,7 +366,7 @@ TrackedXLogRedo(XLogReaderState *record)
 	 * Whether the timeline did change need not be known here: the two come
 	 * rarely.  They also end what a crash of the primary left in progress.
 	 */
-	if (info == XLOG_CHECKPOINT_SHUTDOWN || info == XLOG_END_OF_RECOVERY)
+	if (enabled && (info == XLOG_CHECKPOINT_SHUTDOWN || info == XLOG_END_OF_RECOVERY))
 	{
 		pg_atomic_write_u64(&tracker->xacts_look_again, record->EndRecPtr);
 		pg_atomic_write_u64(&tracker->tokens_look_again, record->EndRecPtr);
@@ -346,9 +390,10 @@ TrackedXactRedo(XLogReaderState *record)
 	/*
 	 * Behind TrackedRedo's full barrier: a session first counts itself and
 	 * then looks at the transaction's state, we the other way round.  See the
-	 * top of this file for what is lost without it.
+	 * top of this file for what is lost without it (model: woken,
+	 * XACT_WAITERS_BEFORE_PUBLISHING).
 	 */
-	if (likely(pg_atomic_read_u32(&tracker->xact_waiters) == 0))
+	if (likely(pg_atomic_read_u32(&tracker->xact_waiters) == 0) || !enabled)
 		return;
 
 	switch (info & XLOG_XACT_OPMASK)
@@ -395,7 +440,7 @@ TrackedStandbyRedo(XLogReaderState *record)
 	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
 
 	/* before sessions can read there is nobody to say it to */
-	if (info != XLOG_STANDBY_LOCK || !InHotStandby)
+	if (info != XLOG_STANDBY_LOCK || !InHotStandby || !enabled)
 	{
 		TrackedRedo(record);
 		return;
@@ -431,8 +476,13 @@ TrackedCleanup(void)
 	PublishReplayed(REPLAY_ENDED);
 	if (WakeDueWaiters(false))
 		WakeWorker();
+	/* and the link, which has nobody to ask any more */
+	WakeLink();
 
-	/* our timer leaves with us: nobody is left to others who may be slow */
+	/*
+	 * Our timer leaves with us: nobody is left to others who may be slow (model:
+	 * woken, NO_PROMPT_AT_END).
+	 */
 	PromptDueWaiters(true);
 }
 
@@ -495,7 +545,8 @@ TrackedReplayPosition(void)
 
 	if (wakeup_mode == WAKEUP_POLL || replayed == 0 || replayed == REPLAY_ENDED)
 		return GetXLogReplayRecPtr(NULL);
-	return replayed;
+	/* the server's own is further if we have been switched off */
+	return Max(replayed, GetXLogReplayRecPtr(NULL));
 }
 
 /*

@@ -92,16 +92,26 @@ LetGoOfTheRest(LetGo *held)
 }
 
 /*
- * Raise the error for a snapshot that could not be let go of.
+ * Report a snapshot that could not be let go of: as an error, or as a warning.
+ */
+void
+ReportHeld(int elevel, const char *holder)
+{
+	CountEvent(EVENT_REFUSED);
+	ereport(elevel,
+			(errcode(elevel >= ERROR ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE : ERRCODE_WARNING),
+			 errmsg("cannot wait for replay while this session holds a snapshot"),
+			 errdetail("%s", holder),
+			 errhint("Wait as the first statement of a transaction, or in READ COMMITTED without open cursors. Call the function in a SELECT of its own, or in FROM with constants or parameters: SELECT ... FROM orders, lsn_require($1).")));
+}
+
+/*
+ * Raise the error for that.
  */
 void
 RaiseHeld(const char *holder)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("cannot wait for replay while this session holds a snapshot"),
-			 errdetail("%s", holder),
-			 errhint("Wait as the first statement of a transaction, or in READ COMMITTED without open cursors. Call the function in a SELECT of its own, or in FROM with constants or parameters: SELECT ... FROM orders, lsn_require($1).")));
+	ReportHeld(ERROR, holder);
 }
 
 /*
@@ -204,18 +214,14 @@ LetGoInFunction(FunctionCallInfo fcinfo)
 }
 
 /*
- * A query is about to start: is it a client's own plain SELECT?
+ * A query is about to start: does it run inside of no other statement?
  */
 bool
-IsClientsQuery(QueryDesc *query)
+IsOutermostQuery(QueryDesc *query)
 {
-	Portal		portal = ActivePortal;
 	bool		outermost;
 
-	/* only in PortalStart() a portal is as this says */
-	if (portal == NULL || portal->strategy != PORTAL_ONE_SELECT ||
-		portal->status != PORTAL_DEFINED || portal->queryDesc != NULL ||
-		!ActiveSnapshotSet() || GetActiveSnapshot() != query->snapshot)
+	if (!ActiveSnapshotSet() || GetActiveSnapshot() != query->snapshot)
 		return false;
 
 	/* the query has it, too: it is still there when it is put back */
@@ -223,6 +229,26 @@ IsClientsQuery(QueryDesc *query)
 	outermost = !ActiveSnapshotSet();
 	PushActiveSnapshot(query->snapshot);
 	return outermost;
+}
+
+/*
+ * A query is about to start: is it a client's own plain SELECT?
+ */
+bool
+IsClientsQuery(QueryDesc *query)
+{
+	Portal		portal = ActivePortal;
+
+	/*
+	 * Only in PortalStart() a portal is as this says.  What another library's
+	 * hook runs then, in front of us, has another plan.
+	 */
+	if (portal == NULL || portal->strategy != PORTAL_ONE_SELECT ||
+		portal->status != PORTAL_DEFINED || portal->queryDesc != NULL ||
+		query->plannedstmt != linitial(portal->stmts))
+		return false;
+
+	return IsOutermostQuery(query);
 }
 
 /*

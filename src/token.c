@@ -206,6 +206,8 @@ TokenToTarget(const char *token)
 char *
 TargetToText(const LsnTarget *target)
 {
+	if (IsQuestion(target))
+		return pstrdup("the primary's newest commit");
 	if (FullTransactionIdIsValid(target->xid))
 		return psprintf("transaction " UINT64_FORMAT, U64FromFullTransactionId(target->xid));
 	if (!XLogRecPtrIsInvalid(target->flushed))
@@ -346,6 +348,42 @@ HistoryOf(TimeLineID timeline)
 	return history;
 }
 
+/* What the history of a server says of a position that knows its timeline */
+typedef enum Judgement
+{
+	NOT_KNOWN_YET,
+	IN_HISTORY,
+	LOST
+} Judgement;
+
+/*
+ * If it is lost, *left_at is where the target's timeline was left, or
+ * InvalidXLogRecPtr if this server never was on it.  Raises the errors of
+ * ReadHistory().
+ */
+static Judgement
+Judge(const LsnTarget *target, TimeLineID current, XLogRecPtr *left_at)
+{
+	List	   *history;
+
+	if (target->timeline == 0 || target->timeline == current)
+		return IN_HISTORY;
+
+	/*
+	 * Each promotion gets a larger number than all timelines known to the
+	 * promoted server.  So a larger one is no ancestor, and may be followed
+	 * later; a smaller one that is no ancestor cannot become one.
+	 */
+	if (target->timeline > current)
+		return NOT_KNOWN_YET;
+	history = HistoryOf(current);
+	*left_at = InvalidXLogRecPtr;
+	if (!tliInHistory(target->timeline, history))
+		return LOST;
+	*left_at = tliSwitchPoint(target->timeline, history, NULL);
+	return target->lsn > *left_at ? LOST : IN_HISTORY;
+}
+
 /*
  * On a server that is on timeline "current": is the target's position part of
  * its history?  Then it is enough to compare positions.  Returns false if that
@@ -356,29 +394,29 @@ HistoryOf(TimeLineID timeline)
 bool
 InHistory(const LsnTarget *target, TimeLineID current)
 {
-	List	   *history;
 	XLogRecPtr	left_at;
 
-	if (target->timeline == 0 || target->timeline == current)
+	switch (Judge(target, current, &left_at))
 	{
-		CheckNotLostInCrash(target);
-		return true;
+		case NOT_KNOWN_YET:
+			return false;
+		case LOST:
+			RaiseLost(target, current, left_at);
+			break;
+		case IN_HISTORY:
+			break;
 	}
-
-	/*
-	 * Each promotion gets a larger number than all timelines known to the
-	 * promoted server.  So a larger one is no ancestor, and may be followed
-	 * later; a smaller one that is no ancestor cannot become one.
-	 */
-	if (target->timeline > current)
-		return false;
-	history = HistoryOf(current);
-	if (!tliInHistory(target->timeline, history))
-		RaiseLost(target, current, InvalidXLogRecPtr);
-
-	left_at = tliSwitchPoint(target->timeline, history, NULL);
-	if (target->lsn > left_at)
-		RaiseLost(target, current, left_at);
 	CheckNotLostInCrash(target);
 	return true;
+}
+
+/*
+ * Has a failover lost it?  Raises no error but those of ReadHistory().
+ */
+bool
+IsLost(const LsnTarget *target, TimeLineID current)
+{
+	XLogRecPtr	left_at;
+
+	return Judge(target, current, &left_at) == LOST;
 }

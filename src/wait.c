@@ -15,7 +15,8 @@
  *	- the target turns out to be lost in a failover, or rolled back: an error.
  *	  Who waits for a token is woken whenever the timeline may have changed;
  *	  who waits for a transaction, when that one ends;
- *	- time is up, by the monotonic clock;
+ *	- time is up, by the monotonic clock; or will be, with lsn_tracker.fail_fast;
+ *	- it has been switched off: an error;
  *	- the session is cancelled or terminated (an interrupt sets the latch), its
  *	  client disconnects (the socket is watched along with the latch), or the
  *	  postmaster dies.
@@ -47,6 +48,21 @@
  */
 #define OWN_LOOK_MS 1000
 
+/*
+ * How long before its time is up a session looks how fast replay is, ms; at half of the
+ * time if that is later.
+ */
+#define BEFORE_TIMEOUT_MS 500
+
+/* With lsn_tracker.fail_fast, how often a session looks whether it can still succeed, ms */
+#define HOPE_LOOK_MS 500
+
+/* Why the last wait was given up before its time; NULL: it was not */
+static const char *hopeless;
+
+/* This session has seen that replay was here; lsn 0: it has not looked. */
+static LsnTarget known = {0};
+
 static double
 ElapsedMs(instr_time start)
 {
@@ -55,6 +71,15 @@ ElapsedMs(instr_time start)
 	INSTR_TIME_SET_CURRENT(elapsed);
 	INSTR_TIME_SUBTRACT(elapsed, start);
 	return INSTR_TIME_GET_MILLISEC(elapsed);
+}
+
+/* Of two times to sleep (ms, -1: no limit), the shorter one. */
+static long
+Sooner(long a, long b)
+{
+	if (a < 0)
+		return b;
+	return b < 0 ? a : Min(a, b);
 }
 
 /* The part of CheckTargetOnPrimary() that is about transactions. */
@@ -149,6 +174,21 @@ TargetReached(const LsnTarget *target, Outlook *outlook)
 	ended = pg_atomic_read_u64(&tracker->replayed) == REPLAY_ENDED ||
 		!RecoveryInProgress();
 	pg_read_barrier();
+	outlook->ask_again = false;
+
+	/*
+	 * Who wants what the primary has: on its successor it is here; and where it
+	 * has been asked later, and that has been replayed.
+	 */
+	if (target->since != 0 &&
+		(ended || (!target->answer_only && FreshSince() >= target->since)))
+		return true;
+	if (IsQuestion(target))
+	{
+		outlook->wake_at = LAST_TARGET;
+		outlook->replayed = 0;
+		return false;
+	}
 
 	if (FullTransactionIdIsValid(target->xid))
 	{
@@ -163,10 +203,15 @@ TargetReached(const LsnTarget *target, Outlook *outlook)
 
 	/* both in one: a position is to be judged on the timeline that it is of */
 	replayed = GetXLogReplayRecPtr(&timeline);
-	comparable = InHistory(target, timeline);
+	outlook->ask_again = target->since != 0 && IsLost(target, timeline);
+	comparable = !outlook->ask_again && InHistory(target, timeline);
 
 	if (comparable && replayed >= target->replay_to)
+	{
+		known.lsn = replayed;
+		known.timeline = timeline;
 		return true;
+	}
 	if (ended)
 	{
 		/* the new timeline, if it has a number yet, begins where we stand */
@@ -179,6 +224,51 @@ TargetReached(const LsnTarget *target, Outlook *outlook)
 	outlook->wake_at = comparable ? target->replay_to : LAST_TARGET;
 	outlook->replayed = replayed;
 	return false;
+}
+
+/*
+ * Up to where this session has seen that all is replayed: it remains so.  Of less than
+ * all that has been.
+ */
+LsnTarget
+KnownReplayed(void)
+{
+	return known;
+}
+
+/*
+ * Is the target, if that is a position, not beyond such a one?
+ */
+bool
+IsBehind(const LsnTarget *target, const LsnTarget *replayed)
+{
+	return target->replay_to <= replayed->lsn &&
+		(target->timeline == 0 || target->timeline == replayed->timeline) &&
+		XLogRecPtrIsInvalid(target->flushed) && !FullTransactionIdIsValid(target->xid);
+}
+
+/*
+ * Has lsn_tracker.enabled been set to off?  This session's own value may be an older one in
+ * mid-wait.
+ */
+bool
+IsSwitchedOff(void)
+{
+	return !enabled || pg_atomic_read_u32(&tracker->off_for_startup) != 0 ||
+		pg_atomic_read_u32(&tracker->off_for_worker) != 0;
+}
+
+/*
+ * Report that nobody can wait, as an error or as a warning.
+ */
+void
+ReportSwitchedOff(int elevel)
+{
+	ereport(elevel,
+			(errcode(elevel >= ERROR ? ERRCODE_NOT_FRESH : ERRCODE_WARNING),
+			 errmsg("lsn_tracker is switched off on this standby"),
+			 errdetail("\"lsn_tracker.enabled\" is off, so that nobody can wait for replay here."),
+			 errhint("Read on the primary or on another standby.")));
 }
 
 /* How a session that sleeps watches its client */
@@ -256,7 +346,7 @@ SleepOnLatch(long timeout, ClientWatch *watch)
 				ClientIsGone();
 				return;
 			}
-			timeout = timeout < 0 ? watch->look_ms : Min(timeout, watch->look_ms);
+			timeout = Sooner(timeout, watch->look_ms);
 			watch->look_ms = Min(2 * watch->look_ms, OWN_LOOK_MS);
 		}
 		(void) WaitLatch(MyLatch,
@@ -299,7 +389,8 @@ SleepOnLatch(long timeout, ClientWatch *watch)
  *
  * The outlook is that of the look that found the target not reached.  The position
  * must not be read anew here: the startup process may have come to say so in
- * between, and we would sleep on a judgement by the old timeline.
+ * between, and we would sleep on a judgement by the old timeline (model: woken,
+ * READ_ANEW).
  */
 static bool
 AppliedButNotPublished(const LsnTarget *target, const Outlook *outlook)
@@ -316,38 +407,81 @@ AppliedButNotPublished(const LsnTarget *target, const Outlook *outlook)
  * out of the queue.
  */
 static bool
-SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
+SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start, WayIn way)
 {
+	LsnWaiter  *me = &tracker->waiters[MyProcNumber];
 	ClientWatch watch = {.events = WL_SOCKET_READABLE};
+	double		next_look = DeadlockTimeout;
+	double		next_sample = timeout - Min(timeout / 2, BEFORE_TIMEOUT_MS);
+	LsnTarget	answer;
 
 	/* Not a client's session, or the kernel can't report a closed socket. */
 	if (MyProcPort == NULL || FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
 		watch.events = 0;
 
+	/* what others can ask about us; nobody looks before we are in the queue */
+	me->way = way;
+	me->role = MyProc->roleId;
+	me->since = Now();
+	me->timeout = timeout;
+
+	TakeSample();
 	StepAside();
 
 	for (;;)
 	{
 		Outlook		outlook;
-		double		remaining = 0;
+		double		elapsed;
 		long		sleep_ms = -1;
 
 		/*
 		 * Reset first, then look: what becomes true after the look sets the
-		 * latch again.  The other way round that wake-up would be lost.
+		 * latch again.  The other way round that wake-up would be lost (model:
+		 * replays, LOOK_BEFORE_RESET).
 		 */
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		if (IsSwitchedOff())
+			ReportSwitchedOff(ERROR);
 
+		if (IsQuestion(target) && AnswerTo(target, &answer))
+		{
+			if (answer.answer_only)
+				return true;
+			target = &answer;
+		}
 		if (TargetReached(target, &outlook))
 			return true;
+		if (outlook.ask_again)
+		{
+			/* nothing of the client's has been lost */
+			answer = Question(Now());
+			target = &answer;
+			continue;
+		}
 
+		elapsed = ElapsedMs(start);
 		if (timeout > 0)
 		{
-			remaining = timeout - ElapsedMs(start);
-			if (remaining <= 0)
+			if (elapsed >= timeout)
 				return false;
-			sleep_ms = (long) Min(ceil(remaining), INT_MAX);
+			if (fail_fast && !IsQuestion(target))
+				hopeless = WhyHopeless(target, outlook.wake_at == target->replay_to, timeout - elapsed);
+			/* it may have come so far, and been paused then, since we have looked */
+			if (hopeless && TargetReached(target, &outlook))
+			{
+				hopeless = NULL;
+				return true;
+			}
+			if (hopeless)
+				return false;
+			if (elapsed >= next_sample)
+			{
+				/* so that the error can tell how fast replay is */
+				TakeSample();
+				next_sample = timeout;
+			}
+			sleep_ms = (long) Min(ceil(next_sample - elapsed), INT_MAX);
 		}
 
 		if (AppliedButNotPublished(target, &outlook))
@@ -359,7 +493,7 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 
 		GiveWayToReplay();
 
-		if (!InQueue(outlook.wake_at))
+		if (!InQueue(target, outlook.wake_at))
 		{
 			/* enter the queue and look again before going to sleep */
 			AddWaiter(target, outlook.wake_at);
@@ -371,12 +505,17 @@ SleepUntilReached(const LsnTarget *target, int64 timeout, instr_time start)
 			 */
 			if (NeedsPolling())
 				WakeWorker();
+			if (IsQuestion(target))
+				WakeLink();
 			continue;
 		}
 
+		if (fail_fast && timeout > 0)
+			sleep_ms = Sooner(sleep_ms, HOPE_LOOK_MS);
 		/* If only the worker looks, then we do, too, in case it is away. */
 		if (NeedsPolling())
-			sleep_ms = sleep_ms < 0 ? OWN_LOOK_MS : Min(sleep_ms, OWN_LOOK_MS);
+			sleep_ms = Sooner(sleep_ms, OWN_LOOK_MS);
+		sleep_ms = Sooner(sleep_ms, LookForDeadlock(elapsed, &next_look));
 
 		SleepOnLatch(sleep_ms, &watch);
 	}
@@ -395,8 +534,44 @@ LogWait(const LsnTarget *target, const char *outcome, instr_time start)
 typedef struct InterruptedWait
 {
 	const LsnTarget *target;
+	WayIn		way;
 	instr_time	start;
+	bool		slept;
 } InterruptedWait;
+
+static void
+CountWait(const InterruptedWait *wait)
+{
+	bool		at_gate = wait->way == AT_GATE;
+
+	if (wait->slept)
+	{
+		CountEvent(at_gate ? EVENT_SLEPT_AT_GATE : EVENT_SLEPT_IN_FUNCTION);
+		CountTime(at_gate ? METRIC_GATE : METRIC_FUNCTION, ElapsedMs(wait->start) * MS);
+	}
+	else
+		CountEvent(at_gate ? EVENT_AT_ONCE_AT_GATE : EVENT_AT_ONCE_IN_FUNCTION);
+}
+
+/* What to count if a wait has ended by the error that is being handled */
+static LsnEvent
+KindOfError(void)
+{
+	switch (geterrcode())
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+			return EVENT_LOST;
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+			return EVENT_RECOVERY_ENDED;
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+			return EVENT_GAVE_WAY;
+		case ERRCODE_NOT_FRESH:
+			return EVENT_REFUSED;
+		default:
+			return EVENT_CANCELLED;
+	}
+}
 
 static void
 AfterInterruptedWait(int code, Datum arg)
@@ -406,6 +581,35 @@ AfterInterruptedWait(int code, Datum arg)
 	StepBackByError();
 	RemoveWaiter();
 	LogWait(wait->target, "was interrupted", wait->start);
+	CountWait(wait);
+	/* if the process exits, there is no error any more to look at */
+	CountEvent(code == 0 ? KindOfError() : EVENT_CANCELLED);
+}
+
+/*
+ * TargetReached(), when a wait begins.  What that raises is counted.
+ */
+static bool
+ReachedAtOnce(const InterruptedWait *wait)
+{
+	Outlook		outlook;
+	bool		reached;
+
+	PG_TRY();
+	{
+		/* not only if it has to sleep: that would depend on chance */
+		if (IsSwitchedOff())
+			ReportSwitchedOff(ERROR);
+		reached = TargetReached(wait->target, &outlook);
+	}
+	PG_CATCH();
+	{
+		CountWait(wait);
+		CountEvent(KindOfError());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return reached;
 }
 
 /*
@@ -419,28 +623,35 @@ AfterInterruptedWait(int code, Datum arg)
  * The caller should hold no snapshot: replay may have to wait for it.
  */
 static bool
-WaitForReplay(const LsnTarget *target, int64 timeout)
+WaitForReplay(const LsnTarget *target, int64 timeout, WayIn way)
 {
-	InterruptedWait wait;
-	Outlook		outlook;
+	InterruptedWait wait = {.target = target, .way = way};
 	bool		reached;
 
 	INSTR_TIME_SET_CURRENT(wait.start);
-	wait.target = target;
+	hopeless = NULL;
 
-	reached = TargetReached(target, &outlook);
+	reached = ReachedAtOnce(&wait);
 	if (!reached)
 	{
+		wait.slept = true;
 		PG_ENSURE_ERROR_CLEANUP(AfterInterruptedWait, PointerGetDatum(&wait));
 		{
-			reached = SleepUntilReached(target, timeout, wait.start);
+			reached = SleepUntilReached(target, timeout, wait.start, way);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(AfterInterruptedWait, PointerGetDatum(&wait));
 		StepBack();
 		RemoveWaiter();
 	}
 
-	LogWait(target, reached ? "succeeded" : "timed out", wait.start);
+	CountWait(&wait);
+	if (reached)
+		LogWait(target, "succeeded", wait.start);
+	else
+	{
+		CountEvent(hopeless ? EVENT_FAILED_FAST : EVENT_TIMED_OUT);
+		LogWait(target, hopeless ? "was given up" : "timed out", wait.start);
+	}
 	return reached;
 }
 
@@ -455,7 +666,13 @@ IsReached(const LsnTarget *target)
 	Outlook		outlook;
 
 	if (RecoveryInProgress())
-		return TargetReached(target, &outlook);
+	{
+		bool		reached = TargetReached(target, &outlook);
+
+		/* as in Await(): what is known to be replayed must have been heard of */
+		AcceptInvalidationMessages();
+		return reached;
+	}
 	CheckTargetOnPrimary(target);
 	return true;
 }
@@ -465,11 +682,11 @@ IsReached(const LsnTarget *target)
  * limit), then false.  The caller should hold no snapshot.
  */
 bool
-Await(const LsnTarget *target, int64 timeout)
+Await(const LsnTarget *target, int64 timeout, WayIn way)
 {
 	if (RecoveryInProgress())
 	{
-		bool		reached = WaitForReplay(target, timeout);
+		bool		reached = WaitForReplay(target, timeout, way);
 
 		/*
 		 * What comes next may use what the session has cached: it must hear
@@ -482,40 +699,94 @@ Await(const LsnTarget *target, int64 timeout)
 	return true;
 }
 
+/*
+ * How far replay is from a target, and how long it needs; sentences for the user.
+ */
+static const char *
+HowFar(const LsnTarget *target)
+{
+	LsnSample	now;
+	double		rate = ReplayRate(&now);
+	double		seconds;
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "Replay has reached " LSN_FORMAT, LSN_FORMAT_ARGS(now.replayed));
+	if (IsLost(target, now.timeline) || !InHistory(target, now.timeline))
+	{
+		appendStringInfo(&text, " on timeline %u, whose history does not contain timeline %u.",
+						 now.timeline, target->timeline);
+		return text.data;
+	}
+
+	appendStringInfo(&text, ", %llu bytes to go", (unsigned long long) BytesToGo(target, &now));
+	if (target->replay_to > Max(now.received, now.replayed))
+		appendStringInfo(&text, ", of which %llu have not been received",
+						 (unsigned long long) (target->replay_to - Max(now.received, now.replayed)));
+	seconds = SecondsToGo(target, &now, rate);
+	if (seconds >= 0)
+		appendStringInfo(&text, ". At the rate of the last minute, %.0f bytes per second, that takes %.1f seconds.",
+						 rate, seconds);
+	else if (rate > 0)
+		appendStringInfo(&text, ". The rate of the last minute was %.0f bytes per second; how long it takes is not known.", rate);
+	else
+		appendStringInfoString(&text, ". How long it takes is not known.");
+	return text.data;
+}
+
 /* Why replay has not come further; a sentence for the user. */
 static const char *
-WhyBehind(bool comparable)
+WhyBehind(const LsnTarget *target)
 {
+	TimeLineID	timeline;
+
+	(void) GetXLogReplayRecPtr(&timeline);
 	if (GetRecoveryPauseState() != RECOVERY_NOT_PAUSED)
 		return "WAL replay is paused: resume it with pg_wal_replay_resume().";
 	if (recovery_min_apply_delay > 0)
 		return "Replay is delayed on purpose by recovery_min_apply_delay.";
 	if (!WalRcvRunning())
 		return "No WAL receiver is running: check primary_conninfo, the primary, and the server log.";
-	if (!comparable)
+	if (IsLost(target, timeline) || !InHistory(target, timeline))
 		return "Another server has been promoted: see that this one follows it.";
 	return "Replay is behind the primary: try again, or allow a longer timeout.";
 }
 
 /*
- * Raise the error for a target that was not replayed within "timeout" ms.
+ * Report that a target was not replayed within "timeout" ms, or could not be: as an error, or
+ * as a warning.  It is that of the last wait.
+ */
+void
+ReportTimeout(int elevel, const LsnTarget *target, int64 timeout)
+{
+	LsnTarget	answer;
+
+	if (IsQuestion(target))
+	{
+		if (!AnswerTo(target, &answer))
+		{
+			ReportUnanswered(elevel, timeout);
+			return;
+		}
+		target = &answer;
+	}
+
+	ereport(elevel,
+			(errcode(elevel >= ERROR ? ERRCODE_NOT_FRESH : ERRCODE_WARNING),
+			 hopeless ?
+				 errmsg("replay of %s cannot be reached within %lld ms",
+						TargetToText(target), (long long) timeout) :
+				 errmsg("timed out after %lld ms while waiting for replay of %s",
+						(long long) timeout, TargetToText(target)),
+			 errdetail("%s", HowFar(target)),
+			 errhint("%s", hopeless ? hopeless : WhyBehind(target))));
+}
+
+/*
+ * Raise the error for that.
  */
 void
 RaiseTimeout(const LsnTarget *target, int64 timeout)
 {
-	TimeLineID	timeline;
-	XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
-	bool		comparable = InHistory(target, timeline);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_NOT_FRESH),
-			 errmsg("timed out after %lld ms while waiting for replay of %s",
-					(long long) timeout, TargetToText(target)),
-			 comparable ?
-				 errdetail("Replay has reached " LSN_FORMAT ", %llu bytes to go.",
-						   LSN_FORMAT_ARGS(replayed),
-						   (unsigned long long) (target->lsn > replayed ? target->lsn - replayed : 0)) :
-				 errdetail("Replay has reached " LSN_FORMAT " on timeline %u, whose history does not contain timeline %u.",
-						   LSN_FORMAT_ARGS(replayed), timeline, target->timeline),
-			 errhint("%s", WhyBehind(comparable))));
+	ReportTimeout(ERROR, target, timeout);
 }

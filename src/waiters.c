@@ -9,11 +9,12 @@
  * must not be held up for as long as that.
  *
  * Used by waiting sessions, the startup process and the worker.  The startup
- * process never waits for the lock: it takes it only if it is free.  That it
+ * process never waits for the lock: it takes it only if it is free (model: bounded,
+ * STARTUP_AWAITS_LOCK).  That it
  * may give up is made good by one rule:
  *
  *		Whoever has held the lock looks, after letting go of it, whether
- *		anybody is due, and wakes a batch.
+ *		anybody is due, and wakes a batch (model: woken, NO_LOOK_BEHIND_LOCK).
  *
  * The startup process publishes the position and then fails to get the lock;
  * the holder lets go of the lock and then reads the position.  Both sides have
@@ -23,7 +24,8 @@
  * others behind; and while as many sessions as that were woken and have not
  * left yet (on_their_way), it wakes nobody: the last of them look whether
  * anybody is due when they leave (RemoveWaiter).  A session first takes itself
- * off the count and then reads the position, the startup process publishes the
+ * off the count and then reads the position (model: woken,
+ * OFF_COUNT_BEHIND_LOOK, NO_LOOK_ON_LEAVING), the startup process publishes the
  * position and then reads the count, again with a full barrier on both sides.
  * So as long as anybody is due there is somebody on the way to wake him.  The
  * worker is called as well whenever the startup process leaves somebody behind:
@@ -34,9 +36,11 @@
  * judge again when the timeline changes, and who waits for a transaction when
  * that one ends.  They are brought to the front of the queue then, due at
  * once; if they still have to wait, they enter it again.  Those who wait for a
- * transaction are found by its id in chains.  If the startup process can't get
+ * transaction are found by its id in chains; who waits for an answer of the primary,
+ * in another one.  If the startup process can't get
  * the lock to do so, it writes down that all such sessions are to look again
- * (xacts_look_again, tokens_look_again), and the rule above applies.
+ * (xacts_look_again, tokens_look_again), and the rule above applies (model: woken,
+ * NOT_SAID_IF_BUSY).
  *
  * All that rests on others who run: the worker, or one of the sessions on their
  * way.  If all of them are stopped, the startup process's timer sets the latches
@@ -46,6 +50,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlogrecovery.h"
 #include "miscadmin.h"
 
 #include "compat.h"
@@ -54,7 +59,8 @@
 /*
  * How many sessions one call wakes at most.  Each costs the caller a system
  * call, and the caller may be the startup process.  A crowd of ten returns later
- * with less, a crowd of a hundred with more (test/bench, 2 cores).
+ * with less, a crowd of a hundred with more (test/bench, 2 cores).  (model: bounded,
+ * UNBOUNDED_BATCH)
  */
 #define WAKE_BATCH 16
 
@@ -135,26 +141,41 @@ ChainOf(TransactionId xid)
 	return &tracker->xid_chains[xid & (tracker->n_xid_chains - 1)];
 }
 
-/* Link a waiter for a transaction into its chain. */
-static void
-LinkXact(LsnWaiter *waiter)
+/* Which chain a waiter belongs to; NULL: none */
+static volatile int *
+ChainOfWaiter(const LsnWaiter *waiter)
 {
-	volatile int *chain = ChainOf(XidFromFullTransactionId(waiter->target.xid));
+	if (AwaitsXact(waiter))
+		return ChainOf(XidFromFullTransactionId(waiter->target.xid));
+	return IsQuestion(&waiter->target) ? &tracker->link.questions : NULL;
+}
 
-	waiter->next_of_xid = *chain;
+/* Link a waiter into its chain, if there is one. */
+static void
+Link(LsnWaiter *waiter)
+{
+	volatile int *chain = ChainOfWaiter(waiter);
+
+	if (chain == NULL)
+		return;
+	waiter->next_in_chain = *chain;
 	*chain = waiter - tracker->waiters;
-	pg_atomic_fetch_add_u32(&tracker->xact_waiters, 1);
+	if (AwaitsXact(waiter))
+		pg_atomic_fetch_add_u32(&tracker->xact_waiters, 1);
 }
 
 static void
-UnlinkXact(LsnWaiter *waiter)
+Unlink(LsnWaiter *waiter)
 {
-	volatile int *link = ChainOf(XidFromFullTransactionId(waiter->target.xid));
+	volatile int *link = ChainOfWaiter(waiter);
 
+	if (link == NULL)
+		return;
 	while (*link != waiter - tracker->waiters)
-		link = &tracker->waiters[*link].next_of_xid;
-	*link = waiter->next_of_xid;
-	pg_atomic_fetch_sub_u32(&tracker->xact_waiters, 1);
+		link = &tracker->waiters[*link].next_in_chain;
+	*link = waiter->next_in_chain;
+	if (AwaitsXact(waiter))
+		pg_atomic_fetch_sub_u32(&tracker->xact_waiters, 1);
 }
 
 /* Take a waiter out of the queue; the heap's last one fills its gap. */
@@ -167,8 +188,7 @@ TakeOut(LsnWaiter *waiter)
 	waiter->heap_index = NOT_QUEUED;
 	if (last != waiter)
 		Sift(gap, last);
-	if (AwaitsXact(waiter))
-		UnlinkXact(waiter);
+	Unlink(waiter);
 }
 
 static void
@@ -209,7 +229,7 @@ SomebodyDue(void)
 
 /*
  * Write down that what was said to here has been told; returns whether there was
- * anything to tell.  Read once: what is said in between must be told, too.
+ * anything to tell.  The caller tells it then: so whatever was said by now is told.
  */
 static bool
 TakeUp(pg_atomic_uint64 *look_again, pg_atomic_uint64 *looked_again)
@@ -252,7 +272,7 @@ HandleLookAgain(void)
 /*
  * Let go of the lock and keep the rule at the top of this file.
  */
-static void
+void
 ReleaseQueue(void)
 {
 	LWLockRelease(tracker->lock);
@@ -281,6 +301,7 @@ LeaveQueue(void)
 		 * published the position that we look at next.
 		 */
 		pg_atomic_fetch_sub_u32(&tracker->on_their_way, 1);
+		CountEvent(me->woken_by);
 	}
 	entered = false;
 }
@@ -290,7 +311,7 @@ LeaveQueue(void)
  * latch will be set once replay has reached wake_at, or has ended; if it waits
  * for a token or a transaction, also when something happened that could decide
  * it.  It is no longer in the queue then.  The caller must look at the state
- * again before it sleeps, and must have arranged for RemoveWaiter() to be
+ * again before it sleeps (model: woken, NO_LOOK_AFTER_ENTERING), and must have arranged for RemoveWaiter() to be
  * called on every way out.
  */
 void
@@ -299,6 +320,7 @@ AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
 	LsnWaiter  *me = MyWaiter();
 
 	LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
+	/* or we would stay on the count (model: woken, STAY_ON_COUNT) */
 	LeaveQueue();
 	entered = true;
 	me->target = *target;
@@ -308,9 +330,9 @@ AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
 	/* PromptDueWaiters() reads without the lock: not the place before the latch */
 	pg_write_barrier();
 	Sift(tracker->heap_size++, me);
-	if (AwaitsXact(me))
-		LinkXact(me);
+	Link(me);
 	PublishSmallestTarget();
+	tracker->stats.most_waiting = Max(tracker->stats.most_waiting, tracker->heap_size);
 
 	/*
 	 * The release and the barrier that WakeDueWaiters() begins with stand
@@ -320,15 +342,18 @@ AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
 }
 
 /*
- * Is this session in the queue, at that place?  Without the lock: if somebody
+ * Is this session in the queue, at that place, and with that question if it is one?  A
+ * question that is asked again has the same place as one that was answered, but who is
+ * not in the chain of questions gets no answer.  Without the lock: if somebody
  * takes us out just now, our latch is set behind it.
  */
 bool
-InQueue(XLogRecPtr wake_at)
+InQueue(const LsnTarget *target, XLogRecPtr wake_at)
 {
 	LsnWaiter  *me = MyWaiter();
 
-	return me->heap_index != NOT_QUEUED && me->wake_at == Min(wake_at, LAST_TARGET);
+	return me->heap_index != NOT_QUEUED && me->wake_at == Min(wake_at, LAST_TARGET) &&
+		me->target.since == target->since;
 }
 
 /*
@@ -369,12 +394,17 @@ bool
 WakeDueWaiters(bool is_worker)
 {
 	Latch	   *latches[WAKE_BATCH];
+	LsnEvent	waker = AmStartupProcess() ? EVENT_WOKEN_BY_STARTUP : EVENT_WOKEN_BY_SESSION;
 	int			n;
+
+	if (is_worker)
+		waker = EVENT_WOKEN_BY_WORKER;
 
 	/*
 	 * The caller has just published a position, changed the queue or released
 	 * the lock.  Without the barrier we could read the other side's word from
-	 * before that; see the top of this file and of replay.c.
+	 * before that; see the top of this file and of replay.c (model: woken,
+	 * NO_BARRIER_BEFORE_LOOK).
 	 */
 	pg_memory_barrier();
 
@@ -384,6 +414,7 @@ WakeDueWaiters(bool is_worker)
 		if (!SomebodyDue())
 			return false;
 
+		/* the worker does not leave it to others (model: woken, WORKER_HEEDS_COUNT) */
 		if (is_worker)
 			LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
 		else if (pg_atomic_read_u32(&tracker->on_their_way) >= WAKE_BATCH)
@@ -401,9 +432,11 @@ WakeDueWaiters(bool is_worker)
 
 			/*
 			 * Counted before it is out, which the full barrier ensures: it
-			 * takes itself off the count once it finds itself out.
+			 * takes itself off the count once it finds itself out (model:
+			 * counted, COUNT_AFTER_OUT).
 			 */
 			pg_atomic_fetch_add_u32(&tracker->on_their_way, 1);
+			waiter->woken_by = waker;
 			TakeOut(waiter);
 			PublishSmallestTarget();
 		}
@@ -418,18 +451,20 @@ WakeDueWaiters(bool is_worker)
 		for (int i = 0; i < n; i++)
 			SetLatch(latches[i]);
 
-		/* We held the lock, so look again; the barrier is as above. */
+		/* As above; we held the lock (model: woken, NO_BARRIER_BEFORE_NEXT_TURN). */
 		pg_memory_barrier();
 
 		/*
 		 * Those whom we have woken will look for whoever became due while we
 		 * held the lock and others gave up on it.  If others had been faster
-		 * and we have woken nobody, then nobody will: look once more.  In the
-		 * startup process this ends at once, since no other moves the
-		 * position: only a session that enters the queue with a target
-		 * already replayed could be due then.
+		 * and we have woken nobody, then nobody will: look once more.  Nor if
+		 * all of them were awake and have left before we let go of the lock:
+		 * they have given up on it.  In the startup process this ends soon,
+		 * since no other moves the position: there is another turn only for
+		 * sessions that have come or gone meanwhile, and only the last wakes any
+		 * that sleep (model: woken, NO_NEXT_TURN, NO_NEXT_TURN_IF_WOKEN; bounded).
 		 */
-	} while (n == 0);
+	} while (n == 0 || pg_atomic_read_u32(&tracker->on_their_way) == 0);
 
 	return SomebodyDue();
 }
@@ -441,7 +476,7 @@ WakeDueWaiters(bool is_worker)
 static void
 BringForward(TransactionId xid)
 {
-	for (int i = *ChainOf(xid); i != NOBODY; i = tracker->waiters[i].next_of_xid)
+	for (int i = *ChainOf(xid); i != NOBODY; i = tracker->waiters[i].next_in_chain)
 	{
 		LsnWaiter  *waiter = &tracker->waiters[i];
 
@@ -509,6 +544,102 @@ BringEndedXactsForward(void)
 }
 
 /*
+ * Does anybody wait for an answer of the primary?
+ */
+bool
+SomebodyAsks(void)
+{
+	bool		somebody;
+
+	LWLockAcquire(tracker->lock, LW_SHARED);
+	somebody = tracker->link.questions != NOBODY;
+	ReleaseQueue();
+	return somebody;
+}
+
+/*
+ * The link's worker: the primary has answered a question that was asked at asked_at.
+ * Give the answer to all who may have it, and a place in the queue with it, so that
+ * they are woken once it has been replayed, and not before.
+ */
+void
+HandOutAnswer(uint64 asked_at, const LsnTarget *answer)
+{
+	LsnLink    *shared = &tracker->link;
+	volatile int *link = &shared->questions;
+	TimeLineID	timeline;
+	XLogRecPtr	replayed = GetXLogReplayRecPtr(&timeline);
+	bool		at_once;
+
+	/* where no record has been replayed yet, nobody is woken by a position */
+	at_once = answer->timeline != timeline || answer->replay_to <= replayed;
+
+	LWLockAcquire(tracker->lock, LW_EXCLUSIVE);
+
+	/*
+	 * Or the timeline has changed since we looked, or is about to, and who waits
+	 * for a token has been told already: not those with a question, which has no
+	 * timeline.  They would sleep on until replay is where the answer would have been
+	 * (model: woken, ANSWER_JUDGED_BEFORE_LOCK).
+	 */
+	if (pg_atomic_read_u64(&tracker->tokens_look_again) > replayed)
+		at_once = true;
+
+	NoteAnswer(asked_at, answer);
+	shared->answer = *answer;
+	shared->problem[0] = '\0';
+	while (*link != NOBODY)
+	{
+		LsnWaiter  *waiter = &tracker->waiters[*link];
+		LsnTarget  *target = &waiter->target;
+
+		if (target->since > asked_at)
+		{
+			/* came behind the question */
+			link = &waiter->next_in_chain;
+			continue;
+		}
+		*link = waiter->next_in_chain;
+		target->lsn = answer->lsn;
+		target->replay_to = answer->replay_to;
+		target->timeline = answer->timeline;
+		waiter->wake_at = at_once || target->answer_only ? AT_ONCE : answer->replay_to;
+		Sift(waiter->heap_index, waiter);
+	}
+	PublishSmallestTarget();
+	LWLockRelease(tracker->lock);
+
+	while (WakeDueWaiters(true))
+		CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Session: has a question been answered?  Either the answer has been handed to us, in
+ * the queue, or it came before we were there.  Also false if an answer has come and
+ * been replayed (FreshSince()), unless only that is asked for.
+ */
+bool
+AnswerTo(const LsnTarget *question, LsnTarget *answer)
+{
+	const LsnTarget *handed = &MyWaiter()->target;
+	bool		found = true;
+
+	*answer = *question;
+	LWLockAcquire(tracker->lock, LW_SHARED);
+	if (handed->since == question->since && !IsQuestion(handed))
+		*answer = *handed;
+	else if (question->answer_only && AnsweredSince() >= question->since)
+	{
+		answer->lsn = answer->replay_to = tracker->link.answer.lsn;
+		answer->timeline = tracker->link.answer.timeline;
+	}
+	else
+		found = FindAnswer(question->since, answer);
+	ReleaseQueue();
+	return found;
+}
+
+/*
  * Startup process, also in its signal handler: set the latches of some who are
  * due, a batch of them, others each time; or of everybody.  They stay in the queue,
  * and leave it by themselves.  Without the lock, which the interrupted code may be
@@ -535,6 +666,26 @@ PromptDueWaiters(bool everybody)
 			pg_read_barrier();
 			SetLatch(waiter->latch);
 			prompted++;
+		}
+	}
+}
+
+/*
+ * Startup process and worker: something concerns all who sleep.  Full barrier: whoever is not
+ * in the queue yet will find what the caller has written.  Waits for nothing, as above.
+ */
+void
+PromptEverybody(void)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		LsnWaiter  *waiter = &tracker->waiters[i];
+
+		if (waiter->heap_index != NOT_QUEUED)
+		{
+			pg_read_barrier();
+			SetLatch(waiter->latch);
 		}
 	}
 }

@@ -12,7 +12,7 @@
  *	- somebody waits and the startup process does not tell what it replays
  *	  (NeedsPolling()): look every poll_interval, as long as somebody waits;
  *	- the configuration was reloaded: see whether a standby has anywhere to get
- *	  its WAL from.
+ *	  its WAL from, and whether all this has been switched off.
  *
  * Nothing depends on the worker alone.  While it is away, sessions wake one
  * another (waiters.c) and look for themselves (wait.c).
@@ -38,22 +38,29 @@
 #include "lsn_tracker.h"
 
 /*
- * Have the postmaster run the worker.  To be called from _PG_init, while
- * shared_preload_libraries are loaded.
+ * Have the postmaster run a worker of this library's.  To be called from _PG_init,
+ * while shared_preload_libraries are loaded.
  */
 void
-RegisterWorker(void)
+RegisterOwnWorker(const char *name, const char *function, int flags)
 {
 	BackgroundWorker worker = {0};
 
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_flags = flags;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_name, "lsn_tracker", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "lsn_tracker", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, name, BGW_MAXLEN);
+	strlcpy(worker.bgw_type, name, BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "lsn_tracker", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "LsnTrackerWorkerMain", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
+}
+
+void
+RegisterWorker(void)
+{
+	RegisterOwnWorker("lsn_tracker", "LsnTrackerWorkerMain",
+					  BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION);
 }
 
 static void
@@ -102,6 +109,7 @@ LsnTrackerWorkerMain(Datum main_arg)
 
 	before_shmem_exit(LeaveWork, (Datum) 0);
 	tracker->worker_latch = MyLatch;
+	NoteEnabledForWorker();
 	CheckReplicationConfigured();
 
 	for (;;)
@@ -112,7 +120,8 @@ LsnTrackerWorkerMain(Datum main_arg)
 		 * Before we look, or what happens after the look is lost.  Its full
 		 * barrier also stands between showing our latch, above, and looking
 		 * at the queue: without it, one who finds no latch to set could be
-		 * overlooked by us, too, and sleep on.
+		 * overlooked by us, too, and sleep on (model: woken,
+		 * WORKER_LOOKS_BEFORE_RESET, NO_BARRIER_BEHIND_SHOWING).
 		 */
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -124,6 +133,7 @@ LsnTrackerWorkerMain(Datum main_arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			NoteEnabledForWorker();
 			CheckReplicationConfigured();
 		}
 

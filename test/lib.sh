@@ -15,33 +15,53 @@ have() {
 	for command; do command -v "$command" >/dev/null || return 1; done
 }
 
-# Is everything here that building and testing take?
-have_tools() {
+# What does building and testing take that is not here?  Debian's packages of it.
+missing_tools() {
+	local v
+	printf '#include <stdio.h>\n' | gcc -fsyntax-only -x c - 2>/dev/null || say gcc libc6-dev
+	have make || say make
+	have perl prove || say perl
+	perl -MIPC::Run -e 1 2>/dev/null || say libipc-run-perl
+	[ -n "$(server_lacks)" ] || return 0
+	# The server and its development files in one go, so that they match.
+	v=$(server_version)
+	say libpq-dev "postgresql${v:+-$v}" "postgresql-server-dev-${v:-all}"
+}
+
+# What does the server lack that PG_CONFIG leads to?
+server_lacks() {
 	local pgxs
-	pgxs=$("$PG_CONFIG" --pgxs 2>/dev/null) || return 1
-	have gcc make perl prove &&
-		perl -MIPC::Run -e 1 2>/dev/null &&
-		[ -x "$("$PG_CONFIG" --bindir)/postgres" ] &&
-		[ -e "$pgxs" ] &&
-		[ -e "$(dirname "$pgxs")/../test/perl/PostgreSQL/Test/Cluster.pm" ] &&
-		printf '#include "postgres.h"\n' |
-			gcc -I"$("$PG_CONFIG" --includedir-server)" -fsyntax-only -x c - 2>/dev/null &&
-		printf '#include <libpq-fe.h>\n' |
-			gcc -I"$("$PG_CONFIG" --includedir)" -fsyntax-only -x c - 2>/dev/null
+	pgxs=$("$PG_CONFIG" --pgxs 2>/dev/null) || { say "$PG_CONFIG"; return; }
+	[ -x "$("$PG_CONFIG" --bindir)/postgres" ] || say "the server itself"
+	[ -e "$pgxs" ] || say "the makefiles for extensions"
+	[ -e "$(dirname "$pgxs")/../test/perl/PostgreSQL/Test/Cluster.pm" ] || say "PostgreSQL::Test::Cluster (configure --enable-tap-tests)"
+	have gcc || return 0
+	printf '#include "postgres.h"\n' |
+		gcc -I"$("$PG_CONFIG" --includedir-server)" -fsyntax-only -x c - 2>/dev/null || say "postgres.h"
+	printf '#include <libpq-fe.h>\n' |
+		gcc -I"$("$PG_CONFIG" --includedir)" -fsyntax-only -x c - 2>/dev/null || say "libpq-fe.h"
 }
 
-# Are the clients there whose examples the tests run, and the debugger?  With NODE_MODULES, npm has
-# done its work already.
-have_clients() {
-	find_python >/dev/null && have node gdb && { [ -n "${NODE_MODULES:-}" ] || have npm; } &&
-		{ have pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
+# The clients whose examples the tests run, and the debugger: what is not here?
+# Debian's packages of it.  With NODE_MODULES, npm has done its work already.
+missing_clients() {
+	find_python >/dev/null || say python3-psycopg2 python3-psycopg
+	# there may be another one than Debian's
+	have node || say nodejs
+	[ -n "${NODE_MODULES:-}" ] || have npm || say npm ca-certificates
+	have pgbouncer || [ -x /usr/sbin/pgbouncer ] || say pgbouncer
+	have haproxy || [ -x /usr/sbin/haproxy ] || say haproxy
+	have gdb || say gdb
+	have patroni etcd curl || say patroni etcd-server python3-etcd curl
+	have prometheus prometheus-postgres-exporter || say prometheus prometheus-postgres-exporter
 }
 
-# The python that has psycopg2: Debian's package belongs to Debian's python.
+# The python that has psycopg2 and psycopg: Debian's packages belong to Debian's
+# python.
 find_python() {
 	local python
 	for python in python3 /usr/bin/python3; do
-		"$python" -c 'import psycopg2' 2>/dev/null && { say "$python"; return; }
+		"$python" -c 'import psycopg2, psycopg' 2>/dev/null && { say "$python"; return; }
 	done
 	return 1
 }
@@ -51,36 +71,36 @@ server_version() {
 	[ ! -x "$("$PG_CONFIG" --bindir 2>/dev/null)/postgres" ] || "$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'
 }
 
-# apt-get install, with what it says going to a file unless it fails.
+# apt-get install, with what it says going to a file unless it fails.  Says why,
+# and returns false, if that can't be done.
 apt_install() {
 	local log="$WORK/apt.log"
-	command -v apt-get >/dev/null || die "missing, and this is no Debian to install them: $*"
-	say "Installing what is missing (apt-get) ..."
-	as_root apt-get update >"$log" 2>&1 || { cat "$log" >&2; die "apt-get update failed"; }
+	have apt-get || { say "Missing, and this is no Debian to install them: $*" >&2; return 1; }
+	# before sudo's questions, and what it says, go to the file
+	as_root true || { say "Missing, and not installed for want of a superuser's rights: $*" >&2; return 1; }
+	say "Installing what is missing (apt-get): $*"
+	as_root apt-get update >"$log" 2>&1 || { cat "$log" >&2; say "apt-get update failed" >&2; return 1; }
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >>"$log" 2>&1 ||
-		{ tail -n 30 "$log" >&2; die "apt-get install failed"; }
+		{ tail -n 30 "$log" >&2; say "apt-get install failed: $*" >&2; return 1; }
 	hash -r
 }
 
-install_tools() {
-	local v clients=()
-	command -v apt-get >/dev/null ||
-		die "tools are missing and this is no Debian: install a PostgreSQL server (15 or later) with its development files, gcc, make, and perl with IPC::Run; for the tests also node, npm, psycopg2, pgbouncer and gdb"
-	v=$(server_version)
-	if [ -n "${WANT_CLIENTS:-}" ]; then
-		clients=(python3-psycopg2 pgbouncer gdb)
-		# there may be another one than Debian's
-		if [ -n "${NODE_MODULES:-}" ]; then
-			have node || clients+=(nodejs)
-		else
-			have node npm || clients+=(nodejs npm ca-certificates)
-		fi
+# Have everything here that building and testing take; and with WANT_CLIENTS the
+# clients, as far as they can be had.
+get_tools() {
+	local missing
+	read -ra missing -d '' <<<"$(missing_tools)" || true
+	if [ "${#missing[@]}" -gt 0 ]; then
+		case $("$PG_CONFIG" --bindir 2>/dev/null) in
+			'' | /usr/lib/postgresql/*) ;;
+			*) [ -z "$(server_lacks)" ] || die "the server that $PG_CONFIG leads to is not complete: $(server_lacks | paste -sd ';')" ;;
+		esac
+		apt_install "${missing[@]}" || exit 1
+		[ -z "$(missing_tools)" ] || die "the packages are installed, but $PG_CONFIG still does not lead to a complete server: $(server_lacks | paste -sd ';')"
 	fi
-	# The server and its development files in one go, so that they match.
-	apt_install gcc libc6-dev make perl libipc-run-perl libpq-dev \
-		"postgresql${v:+-$v}" "postgresql-server-dev-${v:-all}" "${clients[@]}"
-	have_tools || die "the packages are installed, but $PG_CONFIG still does not lead to a complete server"
-	[ -z "${WANT_CLIENTS:-}" ] || have_clients || die "the packages are installed, but something is still missing: node, npm, pgbouncer, gdb, or python3 with psycopg2"
+	[ -n "${WANT_CLIENTS:-}" ] || return 0
+	read -ra missing -d '' <<<"$(missing_clients)" || true
+	[ "${#missing[@]}" = 0 ] || apt_install "${missing[@]}" || say "Tests that take these are skipped."
 }
 
 # The server refuses to run as root.  Everything below $WORK belongs to the
@@ -96,7 +116,7 @@ else
 	RUN_USER=$(id -un)
 	CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/lsn_tracker
 	as_root() {
-		have sudo || die "this takes a superuser's rights: run it as root, or install sudo"
+		have sudo || { say "this takes a superuser's rights: run it as root, or install sudo" >&2; return 1; }
 		sudo "$@"
 	}
 	as_user() { env HOME="$WORK" "$@"; }
@@ -124,7 +144,7 @@ private_install() {
 	INSTALL_BIN=$root$("$PG_CONFIG" --bindir)
 	mkdir -p "$INSTALL_BIN"
 	cp -RL "$("$PG_CONFIG" --bindir)/." "$INSTALL_BIN/"
-	make -C "$WORK/src" with_llvm=no DESTDIR="$root" install >"$log" 2>&1 || { cat "$log" >&2; die "the build failed"; }
+	make -C "$WORK/src" -j"$(nproc)" with_llvm=no DESTDIR="$root" install >"$log" 2>&1 || { cat "$log" >&2; die "the build failed"; }
 	if grep -q 'warning:' "$log"; then
 		grep -A 5 'warning:' "$log" >&2
 		die "the compiler warns"
@@ -140,6 +160,8 @@ clean_up() {
 	for pidfile in "$WORK"/pair/*/postmaster.pid; do
 		[ -e "$pidfile" ] && as_user pg_ctl -D "$(dirname "$pidfile")" -m immediate -w stop >/dev/null 2>&1 || true
 	done
+	# a file system in it, which only test/soak has
+	[ -z "${SMALL:-}" ] || as_root umount "$SMALL" || true
 	if [ -n "${KEEP_WORK:-}" ]; then
 		say "Kept: $WORK"
 	else
@@ -148,13 +170,15 @@ clean_up() {
 	exit $status
 }
 
-# Get the packages that the Node.js client takes, unless the caller has them
-# already.  Sets NODE_MODULES.
+# Get the packages that Node.js clients take, as the directory $1 lists them, unless
+# the caller has them already.  Sets NODE_MODULES.  Says why not, and returns false, if
+# that can't be done.
 node_modules() {
 	[ -z "${NODE_MODULES:-}" ] || return 0
-	cp -R test/clients "$WORK/node"
+	have node npm || return 1
+	cp -R "$1" "$WORK/node"
 	(cd "$WORK/node" && npm ci --prefer-offline --no-audit --no-fund >"$WORK/npm.log" 2>&1) ||
-		{ cat "$WORK/npm.log" >&2; die "npm could not install the Node.js client"; }
+		{ cat "$WORK/npm.log" >&2; say "npm could not install the Node.js client." >&2; return 1; }
 	NODE_MODULES=$WORK/node/node_modules
 	own "$WORK/node"
 }
@@ -171,7 +195,7 @@ make_work() {
 
 begin() {
 	make_work
-	{ have_tools && { [ -z "${WANT_CLIENTS:-}" ] || have_clients; }; } || install_tools
+	get_tools
 	# the private installation has one of its own, and comes first in PATH
 	PG_CONFIG=$(command -v "$PG_CONFIG")
 	private_install
@@ -244,8 +268,10 @@ module_cc() {
 	say "gcc -O2 -Wall -Werror -fPIC -shared $("$PG_CONFIG" --cflags | grep -o -e '-fsanitize=[^ ]*' | xargs) -I$("$PG_CONFIG" --includedir-server)"
 }
 
-# Compile a client.  Arguments: source, result.
+# Compile a client.  Arguments: result, sources.
 compile_client() {
+	local result=$1
+	shift
 	# shellcheck disable=SC2046
-	$(client_cc) -o "$2" "$1" $(client_libs)
+	$(client_cc) -o "$result" "$@" $(client_libs)
 }

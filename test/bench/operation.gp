@@ -8,7 +8,8 @@ set logscale y
 set ylabel "ms"
 set xtics rotate by -30 font ",11"
 set bmargin 9
-set key top left title "network delay each way"
+set rmargin 8
+set key above title "network delay each way"
 pivot = "< awk -F, 'NR > 1 { if (!($2 in seen)) seen[order[++n] = $2]; t[$2, $1] = $4 / 1000 } \
 	END { for (i = 1; i <= n; i++) if (order[i] != \"a prepared SELECT 1\") \
 		print order[i] \",\" t[order[i], \"0 ms\"] \",\" t[order[i], \"0.5 ms\"] \",\" t[order[i], \"2 ms\"] }' operation.csv"

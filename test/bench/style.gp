@@ -1,5 +1,5 @@
 # What the plots have in common; read before each of them
-set terminal svg size 960,480 font "sans-serif,13" background rgb "white"
+set terminal svg noenhanced size 960,480 font "sans-serif,13" background rgb "white"
 set datafile separator ","
 set datafile missing NaN
 set style fill solid 0.85

@@ -5,7 +5,8 @@
  *		the client knows afterwards: the last value returned, the SQLSTATE if it
  *		failed, and the last reported lsn_tracker.token.
  *
- * "pipeline: A ;; B" sends A and B in pipeline mode with one sync.  COPY FROM
+ * "pipeline: A ;; B" sends A and B in pipeline mode with one sync.  "prepare: A"
+ * prepares A, and "execute: B" executes that with B as its one parameter.  COPY FROM
  * STDIN gets one row, "1".
  *
  *-------------------------------------------------------------------------
@@ -56,6 +57,21 @@ take_results(PGconn *conn, int pipelined)
 	}
 }
 
+/* Send a line, if it is not a pipeline's. */
+static int
+send_line(PGconn *conn, const char *line)
+{
+	static const char prepare[] = "prepare: ";
+	static const char execute[] = "execute: ";
+	const char *param = line + strlen(execute);
+
+	if (strncmp(line, prepare, strlen(prepare)) == 0)
+		return PQsendPrepare(conn, "prepared", line + strlen(prepare), 0, NULL);
+	if (strncmp(line, execute, strlen(execute)) == 0)
+		return PQsendQueryPrepared(conn, "prepared", 1, &param, NULL, NULL, 0);
+	return PQsendQuery(conn, line);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -87,7 +103,7 @@ main(int argc, char **argv)
 				die("could not send: %s", PQerrorMessage(conn));
 			sql = next ? next + strlen(" ;; ") : NULL;
 		}
-		if (pipelined ? !PQpipelineSync(conn) : !PQsendQuery(conn, sql))
+		if (pipelined ? !PQpipelineSync(conn) : !send_line(conn, sql))
 			die("could not send: %s", PQerrorMessage(conn));
 		take_results(conn, pipelined);
 		if (pipelined && !PQexitPipelineMode(conn))

@@ -83,8 +83,8 @@ main(int argc, char **argv)
 	if (isatty(STDOUT_FILENO))
 		printf("\r");
 
-	printf("  %d writes, each read at once on the standby: %d stale reads (%.0f %%)\n",
-		   rounds, stale, 100.0 * stale / rounds);
+	printf("  %d writes, each read on the standby %s: %d stale reads (%.0f %%)\n",
+		   rounds, waits ? "behind lsn_wait()" : "at once", stale, 100.0 * stale / rounds);
 	if (waits)
 		printf("  cost of the wait (the token came with the commit): median %.2f ms, p99 %.2f ms\n",
 			   percentile(cost, rounds, 0.5) / 1000, percentile(cost, rounds, 0.99) / 1000);

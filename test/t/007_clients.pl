@@ -23,7 +23,9 @@ my %preloads = (
 	before => 'lsn_tracker, pg_stat_statements, auto_explain',
 	after => 'pg_stat_statements, auto_explain, lsn_tracker');
 
-foreach my $order (sort keys %preloads)
+my $contrib = !grep { lacks($_) } qw(pg_stat_statements.so auto_explain.so);
+
+foreach my $order ($contrib ? sort keys %preloads : 'alone')
 {
 	my ($primary, $standby) = new_pair("client_$order",
 		"shared_preload_libraries = '$preloads{$order}'",

@@ -1,4 +1,4 @@
-# The examples of README.md do what it says: each block of SQL runs on the node
+# The examples of README.md and doc/ do what these say: each block of SQL runs on the node
 # that its first line names, and each "-- => answer" is the answer.
 
 use strict;
@@ -11,19 +11,20 @@ use lib $FindBin::RealBin;
 use LsnPair;
 
 my ($primary, $standby) = new_pair('readme');
-my $readme = slurp_file("$FindBin::RealBin/../../README.md");
+my $top = "$FindBin::RealBin/../..";
+my $pages = join "\n", map { slurp_file($_) } "$top/README.md", sort glob "$top/doc/*.md";
 my $session = session($standby);
 my $checked = 0;
 my $lsn;
 
 $primary->safe_psql('postgres', 'CREATE TABLE orders (id int)');
-foreach my $block ($readme =~ /^```sql\n(.*?)^```/msg)
+foreach my $block ($pages =~ /^```sql\n(.*?)^```/msg)
 {
 	$block =~ s/^-- (primary|standby)\n// or die "no node named in: $block";
 	if ($1 eq 'primary')
 	{
 		$primary->safe_psql('postgres', $block);
-		# where the README makes up a position, the real one
+		# where they make up a position, the real one
 		$lsn = insert_lsn($primary);
 		next;
 	}
@@ -38,7 +39,7 @@ foreach my $block ($readme =~ /^```sql\n(.*?)^```/msg)
 		$checked++;
 	}
 }
-cmp_ok($checked, '>=', 12, 'there are examples');
+cmp_ok($checked, '>=', 30, 'there are examples');
 
 $session->quit;
 $standby->stop;

@@ -4,7 +4,6 @@
 
 use strict;
 use warnings;
-use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -12,58 +11,9 @@ use Time::HiRes qw(time);
 use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
+use Debugger;
 
-# A debugger on a process; it goes on when it is told to.
-sub debugger
-{
-	my ($pid) = @_;
-	my %debugger = (in => '', out => '');
-
-	$debugger{run} = IPC::Run::start([ 'gdb', '-q', '-nx', '-p', $pid ], '<', \$debugger{in}, '>', \$debugger{out}, '2>&1',
-		IPC::Run::timer($PostgreSQL::Test::Utils::timeout_default));
-	order(\%debugger, 'set pagination off', 'set confirm off', 'handle SIGUSR1 SIGUSR2 SIGALRM SIGURG nostop noprint pass');
-	told(\%debugger);
-	return \%debugger;
-}
-
-# Have it do something; told() waits until it has.
-sub order
-{
-	my ($debugger, @commands) = @_;
-	$debugger->{in} .= join("\n", @commands, 'echo <done>\\n', '');
-	$debugger->{run}->pump_nb;
-	return;
-}
-
-sub told
-{
-	my ($debugger) = @_;
-	until ($debugger->{out} =~ s/.*<done>//s)
-	{
-		die "gdb: $debugger->{out}" if $debugger->{run}->{TIMERS}[0]->is_expired;
-		$debugger->{run}->pump;
-	}
-	return;
-}
-
-# Stop the process when it comes to a function, any of several calls of it.
-sub stop_at
-{
-	my ($debugger, $function) = @_;
-	order($debugger, 'delete', "break $function");
-	told($debugger);
-	order($debugger, 'continue');
-	return;
-}
-
-sub let_go
-{
-	my ($debugger) = @_;
-	$debugger->{in} .= "detach\nquit\n";
-	$debugger->{run}->finish;
-	return;
-}
-
+plan skip_all => 'no gdb' if lacks('gdb');
 my $a = new_primary('a');
 my $b = add_standby($a, 'b');
 my $c = add_standby($b, 'c');

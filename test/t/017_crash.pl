@@ -92,11 +92,11 @@ foreach my $mode (qw(redo poll))
 	}
 	else
 	{
-		is(finish_wait($waiting), 't', "$mode: as README says, a wrong yes");
+		is(finish_wait($waiting), 't', "$mode: as documented, a wrong yes");
 		is($standby->safe_psql('postgres', "SELECT lsn_wait('$lost')"), 't', "$mode: afterwards, too");
 	}
-	is($standby->safe_psql('postgres', "SELECT lsn_wait('$lsn')"), 't', "$mode: a position that is no token: as README says, a wrong yes");
-	is($standby->safe_psql('postgres', "SELECT lsn_wait_xact('$xid')"), 't', "$mode: a transaction's id: as README says, a wrong yes");
+	is($standby->safe_psql('postgres', "SELECT lsn_wait('$lsn')"), 't', "$mode: a position that is no token: as documented, a wrong yes");
+	is($standby->safe_psql('postgres', "SELECT lsn_wait_xact('$xid')"), 't', "$mode: a transaction's id: as documented, a wrong yes");
 	is($standby->safe_psql('postgres', "SELECT lsn_wait('$kept')"), 't', "$mode: what was flushed is not lost");
 	$waiting->quit;
 

@@ -11,57 +11,25 @@ use Test::More;
 use Time::HiRes qw(time);
 use FindBin;
 use lib $FindBin::RealBin;
+use LsnDdl;
 use LsnPair;
 
-# What is done, and what the statement then says: the answer of the primary, or an
-# error.  40001 is right for those that hold an earlier statement's lock.
-my %changes = (
-	'VACUUM' => "UPDATE d SET i = i + 1;\nVACUUM d",
-	'VACUUM that truncates' => "DELETE FROM d WHERE i > 10;\nVACUUM d",
-	'VACUUM FULL' => 'VACUUM FULL d',
-	'ANALYZE' => 'ANALYZE d',
-	'TRUNCATE' => "TRUNCATE d;\nINSERT INTO d VALUES (1)",
-	'ADD COLUMN' => 'ALTER TABLE d ADD COLUMN x int DEFAULT 7',
-	'ALTER TYPE' => 'ALTER TABLE d ALTER COLUMN l TYPE numeric USING l * 1.5',
-	'DROP COLUMN' => 'ALTER TABLE d DROP COLUMN k',
-	'DROP INDEX' => 'DROP INDEX d_i',
-	'CREATE INDEX' => 'CREATE INDEX ON d (j)',
-	'REINDEX' => 'REINDEX INDEX d_i',
-	'DROP TABLE' => 'DROP TABLE d CASCADE',
-	'a policy' => "CREATE POLICY p ON d USING (i > 100);\nALTER TABLE d ENABLE ROW LEVEL SECURITY;\nALTER TABLE d FORCE ROW LEVEL SECURITY",
-	'a view' => 'CREATE OR REPLACE VIEW w AS SELECT i, j FROM d WHERE i < 50',
-	'a partition attached' => 'ALTER TABLE parts ATTACH PARTITION apart FOR VALUES FROM (1000) TO (2000)',
-	'a partition detached' => 'ALTER TABLE parts DETACH PARTITION part',
-	'a child' => "CREATE TABLE child () INHERITS (d);\nINSERT INTO child VALUES (1, 1, 1)",
-	'a function' => q{CREATE OR REPLACE FUNCTION f() RETURNS int STABLE LANGUAGE sql AS 'SELECT 2'},
-	'a constraint' => 'ALTER TABLE d ADD CHECK (i >= 0)');
-
-my $ask = "SELECT (SELECT count(*) FROM d), (SELECT sum(l)::text FROM d), (SELECT sum(i) FROM d WHERE i BETWEEN 5 AND 500), (SELECT count(*) FROM w), (SELECT count(*) FROM parts), f()";
-my $make = <<'SQL';
-DROP TABLE IF EXISTS d, parts, apart, part, child CASCADE;
-CREATE TABLE d (i int, j int, k int, l int);
-INSERT INTO d SELECT i, i, i, i FROM generate_series(1, 1000) i;
-CREATE INDEX d_i ON d (i);
-CREATE VIEW w AS SELECT i, j FROM d;
-CREATE TABLE parts (i int) PARTITION BY RANGE (i);
-CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (1000);
-CREATE TABLE apart (i int);
-INSERT INTO part SELECT generate_series(0, 99);
-INSERT INTO apart SELECT generate_series(1000, 1009);
-CREATE OR REPLACE FUNCTION f() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
-SQL
-
-# The ways to ask, and whether the answer has to be the primary's, or may be 40001
+# The ways to ask, and whether the answer has to be the primary's, or may be 40001, as
+# it is right for those that hold an earlier statement's lock.
 my %ways = (
-	'SELECT' => [ '', $ask, '', 'right' ],
-	'SELECT, first of a block' => [ 'BEGIN', $ask, 'COMMIT', 'right' ],
-	'SELECT, first of REPEATABLE READ' => [ 'BEGIN ISOLATION LEVEL REPEATABLE READ', $ask, 'COMMIT', 'right' ],
-	'SELECT, in a savepoint' => [ "BEGIN;\nSAVEPOINT a", $ask, 'COMMIT', 'right' ],
-	'SELECT, behind a read of the same' => [ "BEGIN;\n$ask", $ask, 'COMMIT', 'or 40001' ],
-	'EXECUTE' => [ "PREPARE p AS $ask", 'EXECUTE p', 'DEALLOCATE p', 'right' ],
-	'COPY' => [ '', "COPY ($ask) TO STDOUT (DELIMITER '|', NULL '')", '', 'right' ],
-	'DECLARE CURSOR' => [ 'BEGIN', "DECLARE c CURSOR FOR $ask;\nFETCH c", 'COMMIT', 'right' ],
-	'DECLARE CURSOR WITH HOLD' => [ '', "DECLARE c CURSOR WITH HOLD FOR $ask;\nFETCH c", 'CLOSE c', 'right' ]);
+	'SELECT' => [ '', $ask, 'right' ],
+	'SELECT, first of a block' => [ 'BEGIN', $ask, 'right' ],
+	'SELECT, first of REPEATABLE READ' => [ 'BEGIN ISOLATION LEVEL REPEATABLE READ', $ask, 'right' ],
+	'SELECT, in a savepoint' => [ "BEGIN;\nSAVEPOINT a", $ask, 'right' ],
+	'SELECT, behind a read of the same' => [ "BEGIN;\n$ask", $ask, 'or 40001' ],
+	'SELECT, behind a read of another' => [ "BEGIN;\nSELECT count(*) FROM t", $ask, 'right' ],
+	'DECLARE CURSOR, behind a read of another' => [ "BEGIN;\nSELECT count(*) FROM t", "DECLARE c CURSOR FOR $ask;\nFETCH c", 'right' ],
+	'SELECT, behind a savepoint with a read of the same' => [ "BEGIN;\nSAVEPOINT a;\n$ask;\nROLLBACK TO a", $ask, 'right' ],
+	'EXECUTE' => [ "PREPARE p AS $ask", 'EXECUTE p', 'right' ],
+	(map { ("EXECUTE, $_ plan" => [ "SET plan_cache_mode = force_${_}_plan;\nPREPARE p(int) AS $ask_with;\nEXECUTE p(500)", 'EXECUTE p(500)', 'right' ]) } qw(generic custom)),
+	'COPY' => [ '', "COPY ($ask) TO STDOUT", 'right' ],
+	'DECLARE CURSOR' => [ 'BEGIN', "DECLARE c CURSOR FOR $ask;\nFETCH c", 'right' ],
+	'DECLARE CURSOR WITH HOLD' => [ '', "DECLARE c CURSOR WITH HOLD FOR $ask;\nFETCH c", 'right' ]);
 
 foreach my $mode (qw(redo poll))
 {
@@ -69,7 +37,12 @@ foreach my $mode (qw(redo poll))
 	my $owner = 'SET SESSION AUTHORIZATION owner';
 
 	# a superuser would not see the policy
-	$primary->safe_psql('postgres', 'CREATE ROLE owner LOGIN; GRANT CREATE, USAGE ON SCHEMA public TO owner');
+	$primary->safe_psql('postgres', 'CREATE ROLE owner LOGIN; GRANT CREATE, USAGE ON SCHEMA public TO owner; GRANT SELECT ON t TO owner');
+	my @names = sort keys %ways;
+	my %session = map { $_ => session($standby) } @names;
+
+	# statements that the protocol has prepared
+	my %prepared = map { $_ => report_client($standby->connstr('postgres') . " options='-c plan_cache_mode=force_${_}_plan'") } qw(generic custom);
 	foreach my $delay ($mode eq 'redo' ? (-1, 0) : (-1))
 	{
 		$standby->safe_psql('postgres', "ALTER SYSTEM SET max_standby_streaming_delay = $delay");
@@ -79,16 +52,23 @@ foreach my $mode (qw(redo poll))
 			$primary->safe_psql('postgres', "$owner;\n$make");
 			catch_up($primary, $standby);
 
-			my @names = sort keys %ways;
-			my %session = map { $_ => session($standby) } @names;
 			finish_wait(start_wait($session{$_}, "$owner;\n$ways{$_}[0]")) foreach @names;
+			foreach my $client (values %prepared)
+			{
+				ask($client, $_) foreach $owner, "prepare: $ask_with", 'execute: 500';
+			}
 			pause($standby);
 			$primary->safe_psql('postgres', "$owner;\n$changes{$change}");
 			my $token = $primary->safe_psql('postgres', "INSERT INTO t VALUES (1);\nSELECT lsn_last_commit()");
-			my ($ret, $right, $wrong) = $primary->psql('postgres', "$owner;\n$ask");
+			my ($ret, $right, $wrong) = $primary->psql('postgres', "\\set VERBOSITY verbose\n$owner;\n$ask");
 			my ($error) = $wrong =~ /ERROR:  (.*)/;
 			start_wait($session{$_}, "SET lsn_tracker.token = '$token';\n\\set VERBOSITY verbose\n$ways{$_}[1]") foreach @names;
-			await_waiters($standby, scalar @names);
+			foreach my $client (values %prepared)
+			{
+				ask($client, "SET lsn_tracker.token = '$token'");
+				start_asking($client, 'execute: 500');
+			}
+			await_waiters($standby, @names + keys %prepared);
 			my $start = time;
 			resume($standby);
 			foreach my $name (@names)
@@ -96,32 +76,68 @@ foreach my $mode (qw(redo poll))
 				my ($out, $err) = finish_wait($session{$name});
 				my $took = time - $start;
 				my $is_right = $error ? $err =~ /\Q$error\E/ : $out eq $right && $err eq '';
-				my $conflict = $ways{$name}[3] ne 'right' && $err =~ /ERROR:  40001: .*\n(?:.*\n)*HINT:  Repeat/;
+				my $conflict = $ways{$name}[2] ne 'right' && $err =~ /ERROR:  40001: .*\n(?:.*\n)*HINT:  Repeat/;
 
 				ok($is_right || $conflict, "$mode, delay $delay, $change: $name" . ($conflict ? ' (to be repeated)' : '')) or diag("$out|$err, right: $right$wrong");
-				cmp_ok($took, '<', 5, 'in time') if $took >= 1;
-				finish_wait(start_wait($session{$name}, 'ROLLBACK'));
-				$session{$name}->quit;
+				cmp_ok($took, '<', 30, 'in time') if $took >= 1;
+				finish_wait(start_wait($session{$name}, "ROLLBACK;\nDISCARD ALL"));
+			}
+			foreach my $plan (sort keys %prepared)
+			{
+				my ($out, $sqlstate) = answer($prepared{$plan});
+
+				is("$out$sqlstate", $error ? substr($error, 0, 5) : $right, "$mode, delay $delay, $change: prepared, $plan plan");
+				cmp_ok(time - $start, '<', 30, 'in time') if time - $start >= 1;
+				ask($prepared{$plan}, 'DISCARD ALL');
 			}
 			await_waiters($standby, 0);
 			is($standby->safe_psql('postgres', "SELECT lsn_wait('$token')"), 't', "$mode, delay $delay, $change: replayed");
 		}
 	}
 
-	# Locks that others count on are held on: the wait gives way instead.
-	foreach my $lock ('SELECT pg_advisory_xact_lock(5)', 'LOCK TABLE t IN ROW EXCLUSIVE MODE', 'SELECT count(*) FROM t')
+	$_->quit foreach values %session;
+	$_->{run}->finish foreach values %prepared;
+
+	# Locks of earlier statements are held on.  If replay needs one of them, the wait
+	# gives way; if it needs the statement's own, that is released, and they are not.
+	my %earlier = (
+		'SELECT pg_advisory_xact_lock(5)' => [ 'right', 'advisory' ],
+		'LOCK TABLE t IN ROW EXCLUSIVE MODE' => [ 'right', 't' ],
+		'SELECT count(*) FROM t' => [ 'right', 't' ],
+		"PREPARE q AS SELECT count(*) FROM t;\nEXECUTE q" => [ 'right', 't' ],
+		"SAVEPOINT a;\nSELECT count(*) FROM t;\nRELEASE a" => [ 'right', 't' ],
+		'LOCK TABLE d IN ROW EXCLUSIVE MODE' => [ '40001' ],
+		'SELECT count(*) FROM d' => [ '40001' ],
+		"DECLARE c CURSOR FOR SELECT count(*) FROM d;\nFETCH ALL FROM c;\nCLOSE c" => [ '40001' ],
+		"SAVEPOINT a;\nSELECT count(*) FROM d;\nROLLBACK TO a" => [ 'right' ],
+		"SAVEPOINT a;\nSELECT count(*) FROM d;\nSAVEPOINT b;\nSELECT nothing;\nROLLBACK TO b" => [ '40001' ]);
+	foreach my $earlier (sort keys %earlier)
 	{
+		my ($says, $held) = @{ $earlier{$earlier} };
+		my $what = $earlier =~ s/\n/ /gr;
+
 		$primary->safe_psql('postgres', "$owner;\n$make");
 		catch_up($primary, $standby);
 		my $session = session($standby);
-		finish_wait(start_wait($session, "BEGIN;\n$lock"));
+		finish_wait(start_wait($session, "BEGIN;\n$earlier"));
 		pause($standby);
 		$primary->safe_psql('postgres', "$owner;\nTRUNCATE d");
 		my $token = write_token($primary);
-		start_wait($session, "SET lsn_tracker.token = '$token';\n\\set VERBOSITY verbose\nSELECT count(*) FROM d");
+		# no SET, behind which note would be taken as well
+		start_wait($session, "\\set VERBOSITY verbose\nSELECT count(*) FROM d, lsn_require('$token', 60000)");
 		await_waiters($standby, 1);
 		resume($standby);
-		like((finish_wait($session))[1], qr/ERROR:  40001: the wait for replay gives way/, "$mode: behind $lock");
+		my ($out, $err) = finish_wait($session);
+		if ($says eq 'right')
+		{
+			is("$out$err", '0', "$mode, behind $what: the right answer");
+			is($standby->safe_psql('postgres', "SELECT count(*) > 0 FROM pg_locks WHERE locktype = '$held' OR relation = to_regclass('$held')"),
+				't', "$mode, behind $what: which is held on") if $held;
+		}
+		else
+		{
+			like($err, qr/ERROR:  40001: the wait for replay gives way/, "$mode, behind $what: gives way");
+		}
 		$session->quit;
 	}
 	$standby->stop;

@@ -12,7 +12,8 @@ use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
-my ($major, $minor) = `pgbouncer --version` =~ /(\d+)\.(\d+)/ or die 'no PgBouncer';
+plan skip_all => 'no PgBouncer' if lacks('pgbouncer');
+my ($major, $minor) = `pgbouncer --version` =~ /(\d+)\.(\d+)/ or die 'no version';
 plan skip_all => "PgBouncer $major.$minor has no track_extra_parameters" if $major == 1 && $minor < 20;
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
@@ -40,37 +41,14 @@ foreach my $lag ('0', '50ms')
 	push @standbys, $node;
 }
 
-my $bouncer_port = PostgreSQL::Test::Cluster::get_free_port();
-my $user = getpwuid($>);
-my $ini = sub {
-	my ($tracked) = @_;
-	open my $file, '>', "$dir/pgbouncer.ini" or die $!;
-	print $file <<INI;
-[databases]
-primary = host=${\$primary->host} port=${\$primary->port} dbname=postgres user=$user pool_size=2
-standbys = host=${\join ',', map { $_->host } @standbys} port=${\$standbys[0]->port} dbname=postgres user=$user pool_size=4
-[pgbouncer]
-listen_addr =
-listen_port = $bouncer_port
-unix_socket_dir = $dir
-auth_type = any
-pool_mode = transaction
-server_round_robin = 1
-max_client_conn = 200
-${\($tracked ? 'track_extra_parameters = lsn_tracker.token' : '')}
-INI
-	close $file;
-};
-my $bouncer;
-my $bouncer_log = '';
-END { local $?; $bouncer->kill_kill if $bouncer }
-my $start_bouncer = sub {
-	$ini->(@_);
-	$bouncer = IPC::Run::start([ 'pgbouncer', "$dir/pgbouncer.ini" ], '<', '/dev/null', '>', \$bouncer_log, '2>', \$bouncer_log);
-	$primary->poll_query_until('postgres', 'SELECT true', 't', connstr => "host=$dir port=$bouncer_port dbname=primary user=$user") or die "PgBouncer did not start: $bouncer_log";
-};
-my $stop_bouncer = sub { $bouncer->kill_kill; undef $bouncer };
-sub pooled { return "host=$dir port=$bouncer_port dbname=$_[0] user=$user" }
+sub start_pools
+{
+	start_bouncer({
+			primary => "host=${\$primary->host} port=${\$primary->port} pool_size=2",
+			standbys => "host=${\join ',', map { $_->host } @standbys} port=${\$standbys[0]->port} pool_size=4" },
+		'server_round_robin = 1', 'max_client_conn = 200', @_);
+	return;
+}
 
 # Clients that read the counter again and again while it is counted up.  Returns how
 # many reads went back in time, how many failed, and how often which standby was read.
@@ -109,12 +87,12 @@ append_to_file("$dir/count.sql", "UPDATE counter SET n = n + 1;\n");
 append_to_file("$dir/reads.sql", "SELECT n || ' ' || current_setting('cluster_name') FROM counter\n" x $reads);
 
 # What there is to prevent: without the token, clients go back in time.
-$start_bouncer->(0);
+start_pools();
 my ($back, $failed, $servers) = read_all();
 cmp_ok($back, '>', 0, "without the token: $back reads went back in time");
-$stop_bouncer->();
+stop_bouncer();
 
-$start_bouncer->(1);
+start_pools('track_extra_parameters = lsn_tracker.token');
 ($back, $failed, $servers) = read_all();
 is($back, 0, 'with it: none');
 is($failed, 0, 'and none failed');
@@ -122,23 +100,7 @@ is(join(' ', sort keys %$servers), 'standby0 standby1', 'both standbys were read
 cmp_ok($servers->{$_}, '>', 20, "$_: $servers->{$_} reads") foreach sort keys %$servers;
 
 # A client that has nothing starts with nothing, whoever used the connection before.
-sub ask
-{
-	my ($client, $sql) = @_;
-	$client->{in} .= "$sql\n";
-	$client->{run}->pump until $client->{out} =~ /\n/;
-	my @answer = split /\|/, $client->{out} =~ s/\n//r, -1;
-	$client->{out} = '';
-	return @answer;
-}
-sub client
-{
-	my ($pool) = @_;
-	my %client = (in => '', out => '');
-	$client{run} = IPC::Run::start([ $report, pooled($pool) ], '<', \$client{in}, '>', \$client{out});
-	return \%client;
-}
-my ($one, $two) = map { client('primary') } 1 .. 2;
+my ($one, $two) = map { report_client(pooled('primary')) } 1 .. 2;
 my $token = (ask($one, 'INSERT INTO written VALUES (1, 1)'))[2];
 like($token, qr/\@1$/, 'a commit is reported to its client');
 is((ask($two, 'SELECT 1'))[2], '', 'and not to another, who has none');
@@ -146,7 +108,7 @@ my @again = map { (ask($one, 'SELECT 1'))[2] } 1 .. 5;
 is(join(' ', @again), join(' ', ($token) x 5), 'its client keeps it');
 
 # Handed to a connection of the other pool once, it stays with that.
-my $reader = client('standbys');
+my $reader = report_client(pooled('standbys'));
 is((ask($reader, "SET lsn_tracker.token = '$token'"))[1], '', 'set once');
 my $missed = grep { (ask($reader, 'SELECT count(*) FROM written WHERE client = 1'))[0] ne '1' } 1 .. 50;
 is($missed, 0, 'reads its write on each standby');
@@ -157,10 +119,10 @@ is((ask($reader, 'BEGIN; SET LOCAL lsn_tracker.default_timeout = 50; SELECT 1; C
 is((ask($reader, 'ROLLBACK'))[1], '', 'the connection lives on');
 is((ask($reader, 'SET lsn_tracker.token = \'\''))[1], '', 'forgotten');
 is((ask($reader, 'SELECT count(*) FROM written'))[0], '1', 'and works');
-my $other = client('standbys');
+my $other = report_client(pooled('standbys'));
 is((ask($other, 'SELECT count(*) FROM written'))[0], '1', 'so do others of the pool');
 
 $_->{run}->finish foreach $one, $two, $reader, $other;
-$stop_bouncer->();
+stop_bouncer();
 $_->stop foreach @standbys, $primary;
 done_testing();

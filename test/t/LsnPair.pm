@@ -1,5 +1,5 @@
-# What the TAP tests share: a primary with a standby, sessions that wait, and
-# ways to see what the tracker holds.
+# What the TAP tests share: a primary with a standby, sessions that wait, PgBouncer,
+# and ways to see what the tracker holds.
 
 package LsnPair;
 
@@ -7,12 +7,33 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use FindBin;
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_primary add_standby new_pair insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow pause resume sqlstate compile future_lsn reach
-  start_wait finish_wait await_waiters waiting_pid worker_pid session);
+our @EXPORT = qw(lacks new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow pause resume sqlstate compile future_lsn reach
+  start_wait finish_wait await_waiters waiting_pid worker_pid link_worker stop_link session
+  uri start_bouncer stop_bouncer pooled report_client ask start_asking answer);
+
+# Is this not here, which a test takes: a program, a contrib module (.so), python with
+# its drivers, node with its?  test/check says at its end what was not tested for that.
+sub lacks
+{
+	my ($what) = @_;
+	my $here =
+	    $what eq 'python' ? $ENV{PYTHON}
+	  : $what eq 'node' ? $ENV{NODE_PATH}
+	  : $what =~ /\.so$/ ? -e (`pg_config --pkglibdir` =~ s/\n//r) . "/$what"
+	  : grep { -x "$_/$what" } split /:/, $ENV{PATH};
+
+	append_to_file("$ENV{TESTDIR}/not_tested", "  $FindBin::Script: no $what\n") if !$here;
+	return !$here;
+}
+
+# What initdb is told, for the primaries to come
+our @initdb_options;
 
 # Start a primary with the extension.  Further arguments: configuration lines.
 sub new_primary
@@ -20,7 +41,7 @@ sub new_primary
 	my ($name, @conf) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init(allows_streaming => 1);
+	$node->init(allows_streaming => 1, extra => \@initdb_options);
 	# a standby keeps up with what it gets, however busy the machine is
 	$node->append_conf('postgresql.conf', <<CONF);
 shared_preload_libraries = 'lsn_tracker'
@@ -59,6 +80,39 @@ sub new_pair
 
 	catch_up($primary, $standby);
 	return ($primary, $standby);
+}
+
+# The same, with a standby that can be told to replay slowly (other/slow_replay.c).
+# Further arguments: configuration lines.
+sub slow_pair
+{
+	my ($name, @conf) = @_;
+	my $library = PostgreSQL::Test::Utils::tempdir() . '/slow_replay.so';
+	my $log = `$ENV{MODULE_CC} -o '$library' '$FindBin::RealBin/../other/slow_replay.c' 2>&1`;
+
+	die "could not compile slow_replay.c: $log" if $?;
+	return new_pair($name, "shared_preload_libraries = 'lsn_tracker, $library'", 'max_wal_size = 8GB', 'wal_keep_size = 2GB', @conf);
+}
+
+# How long it naps before each record, in microseconds; returns once sessions know.
+sub slow_down
+{
+	my ($node, $nap) = @_;
+
+	$node->append_conf('postgresql.conf', "slow_replay.nap = $nap");
+	$node->reload;
+	$node->poll_query_until('postgres', "SELECT current_setting('slow_replay.nap') = '$nap'")
+	  or die 'no reload';
+	return;
+}
+
+# Write so many records of 8 kB, which cost nothing to replay; returns a position behind.
+sub write_messages
+{
+	my ($node, $n) = @_;
+	$node->safe_psql('postgres',
+		"SELECT count(pg_logical_emit_message(false, '', repeat('x', 8000))) FROM generate_series(1, $n)");
+	return write_wal($node);
 }
 
 sub insert_lsn
@@ -212,10 +266,12 @@ sub session
 	return $node->background_psql('postgres', on_error_stop => 0, %opt);
 }
 
-# Send SQL to a session without awaiting its answer.
+# Send SQL to a session without awaiting its answer; it has as long for that as any
+# session for its first.
 sub start_wait
 {
 	my ($session, $sql) = @_;
+	$session->{timeout}->start;
 	$session->{stdin} .= "$sql;\n\\echo <done>\n\\warn <done>\n";
 	$session->{run}->pump_nb;
 	return $session;
@@ -228,11 +284,11 @@ sub finish_wait
 	my @result;
 
 	$session->{run}->pump
-	  until $session->{stdout} =~ /<done>/ && $session->{stderr} =~ /<done>/;
+	  until $session->{stdout} =~ /<done>\n/ && $session->{stderr} =~ /<done>\n/;
 	foreach my $stream (qw(stdout stderr))
 	{
 		my $text = $session->{$stream};
-		$text =~ s/<done>\n?//;
+		$text =~ s/<done>\n//;
 		$text =~ s/\s+\z//;
 		$session->{$stream} = '';
 		push @result, $text;
@@ -264,6 +320,138 @@ sub worker_pid
 	my ($node) = @_;
 	return $node->safe_psql('postgres',
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'lsn_tracker'");
+}
+
+# The worker that asks the primary, a child of the postmaster; it is not in pg_stat_activity
+sub link_worker
+{
+	my ($node) = @_;
+	my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+
+	foreach my $dir (glob '/proc/[0-9]*')
+	{
+		# which may have ended
+		my ($status, $title) = map { my $file = "$dir/$_"; eval { slurp_file($file) } // '' } qw(status cmdline);
+
+		return $dir =~ s!/proc/!!r if $title =~ /lsn_tracker link/ && $status =~ /^PPid:\s+$postmaster$/m;
+	}
+	die 'there is no worker';
+}
+
+# Stop it while it sleeps: whatever is asked is not answered, until it is told to go on.
+sub stop_link
+{
+	my ($node) = @_;
+	my $pid = link_worker($node);
+
+	kill 'STOP', $pid;
+	select undef, undef, undef, 0.001 until slurp_file("/proc/$pid/status") =~ /^State:\s+T/m;
+	return $pid;
+}
+
+# What any client can connect with
+sub uri
+{
+	my ($host, $port, $dbname) = @_;
+	return "postgresql:///$dbname?host=$host&port=$port&user=" . getpwuid($>);
+}
+
+# The one PgBouncer that runs, in transaction mode
+my %bouncer;
+
+# Start it.  Arguments: for each database's name, to which servers its connections go,
+# as PgBouncer wants it said; settings, a line each.
+sub start_bouncer
+{
+	my ($databases, @settings) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $user = getpwuid($>);
+	my $any = (sort keys %$databases)[0];
+
+	%bouncer = (dir => $dir, port => PostgreSQL::Test::Cluster::get_free_port(), log => '');
+	append_to_file("$dir/pgbouncer.ini", <<INI);
+[databases]
+@{[ join "\n", map { "$_ = dbname=postgres user=$user $databases->{$_}" } sort keys %$databases ]}
+[pgbouncer]
+listen_addr =
+listen_port = $bouncer{port}
+unix_socket_dir = $dir
+auth_type = any
+pool_mode = transaction
+@{[ join "\n", @settings ]}
+INI
+	$bouncer{run} = IPC::Run::start([ 'pgbouncer', "$dir/pgbouncer.ini" ], '<', '/dev/null', '>', \$bouncer{log}, '2>', \$bouncer{log});
+	until (IPC::Run::run([ 'psql', '-XAt', '-c', 'SELECT 1', pooled($any) ], '>', \my $out, '2>', \my $err))
+	{
+		die "PgBouncer did not start: $bouncer{log}" unless $bouncer{run}->pumpable;
+		$bouncer{run}->pump_nb;
+		select undef, undef, undef, 0.05;
+	}
+	return;
+}
+
+# A connection to one of its databases
+sub pooled
+{
+	my ($dbname) = @_;
+	return uri($bouncer{dir}, $bouncer{port}, $dbname);
+}
+
+sub stop_bouncer
+{
+	$bouncer{run}->signal('TERM');
+	$bouncer{run}->finish;
+	%bouncer = ();
+	return;
+}
+# left running by a test that died: what it says may be why
+END
+{
+	local $?;
+	if ($bouncer{run})
+	{
+		diag($bouncer{log});
+		$bouncer{run}->kill_kill;
+	}
+}
+
+# A client that says what has been reported to it (clients/report.c); ends when its
+# {run} is finished.
+my $report;
+sub report_client
+{
+	my ($connection) = @_;
+	my %client = (in => '', out => '');
+
+	$report //= compile("$FindBin::RealBin/../clients/report.c");
+	$client{run} = IPC::Run::start([ $report, $connection ], '<', \$client{in}, '>', \$client{out});
+	return \%client;
+}
+
+# Run SQL there, and more that it understands; start_asking() does not await the answer.
+# Returns the value, the SQLSTATE and the last report.
+sub start_asking
+{
+	my ($client, $sql) = @_;
+	$client->{in} .= "$sql\n";
+	$client->{run}->pump_nb;
+	return;
+}
+
+sub ask
+{
+	my ($client, $sql) = @_;
+	start_asking($client, $sql);
+	return answer($client);
+}
+
+sub answer
+{
+	my ($client) = @_;
+	$client->{run}->pump until $client->{out} =~ /\n/;
+	my @answer = split /\|/, $client->{out} =~ s/\n//r, -1;
+	$client->{out} = '';
+	return @answer;
 }
 
 1;

@@ -1,0 +1,13 @@
+# Commits a second, without and with the library: medians and quartiles
+set output "commits.svg"
+set title "Commits: pgbench -M prepared with an INSERT, fsync off, transactions a second (median, quartiles)"
+set style data histograms
+set style histogram errorbars gap 1 lw 2
+set boxwidth 0.95 relative
+set ylabel "transactions a second"
+set yrange [0:*]
+set key above
+of(with) = sprintf("< awk -F, -v OFS=, '$2 == \"%s\" { print $1, 1e6 / $4, 1e6 / $6, 1e6 / $5 }' commits.csv", with)
+plot of("without") using 2:3:4:xtic(1) title "without" lc rgb others, \
+	of("the library; commits not reported") using 2:3:4 title "with the library; commits not reported" lc rgb "#9ecae1", \
+	of("the library") using 2:3:4 title "with the library" lc rgb ours

@@ -1,0 +1,220 @@
+# lsn_tracker.fail_fast: a wait that can't succeed ends at once and says why; never one that would
+# have made it, in many cases at random beside replay of changing speed.
+
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time sleep);
+use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+# the small segments let it judge by the distance early
+@LsnPair::initdb_options = ('--wal-segsize=1');
+my ($primary, $standby) = slow_pair('fail_fast', 'wal_sender_timeout = 0', 'max_standby_streaming_delay = -1', 'max_standby_archive_delay = -1');
+my $fast = 'SET lsn_tracker.fail_fast = on;';
+
+# Run SQL; returns how long it took, what it answered, and its error in one line
+sub run
+{
+	my ($sql) = @_;
+	my $start = time;
+	my (undef, $out, $err) = $standby->psql('postgres', "\\set VERBOSITY verbose\n$fast $sql", on_error_stop => 0);
+	return (time - $start, $out, $err =~ s/\n/ /gr);
+}
+
+# It has no hope, and says so long before its time is up.
+sub hopeless
+{
+	my ($sql, $why, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($seconds, undef, $err) = run($sql);
+	like($err, qr/ERROR:  55L01: replay of .* cannot be reached within 1000000 ms.*DETAIL:  Replay has reached .*HINT:  $why/, $what);
+}
+
+my $count = 'SELECT count(*) FROM t';
+my $future = future_lsn($primary, 1_000_000);
+
+# Nothing is wrong, so there is hope.
+my (undef, $out, $err) = run("SELECT lsn_require('$future', 300)");
+like($err, qr/55L01: timed out after 300 ms/, 'nothing is wrong: waits');
+
+# Paused
+pause($standby);
+hopeless("SELECT lsn_require('$future', 1000000)", 'WAL replay is paused', 'paused');
+hopeless("SET lsn_tracker.default_timeout = 1000000; SET lsn_tracker.token = '$future'; $count", 'WAL replay is paused', 'paused, at the gate');
+hopeless("SELECT count(*) FROM t, lsn_require('$future', 1000000)", 'WAL replay is paused', 'paused, in FROM');
+write_wal($primary);
+hopeless("SET lsn_tracker.default_timeout = 1000000; SET lsn_tracker.max_staleness = 0; $count", 'WAL replay is paused', 'paused, a strong read');
+is((run("SELECT lsn_wait('$future', 1000000)"))[1], 'f', 'lsn_wait: false');
+is((run("SELECT lsn_wait_xact('1000000', 1000000)"))[1], 'f', 'lsn_wait_xact: false');
+is((run("SELECT lsn_wait(pg_last_wal_replay_lsn(), 1000000)"))[1], 't', 'what has been replayed, has');
+(undef, $out, $err) = run("SET lsn_tracker.on_timeout = stale; SET lsn_tracker.default_timeout = 1000000; SET lsn_tracker.token = '$future'; $count");
+like("$out $err", qr/^\d+ .*WARNING:  01000: replay of .* cannot be reached/, 'stale: reads all the same');
+(undef, $out, $err) = $standby->psql('postgres', "SELECT lsn_require('$future', 300)");
+like($err, qr/timed out after 300 ms/, 'off: waits');
+is($standby->safe_psql('postgres', 'SELECT failed_fast > 5 FROM pg_stat_lsn_tracker'), 't', 'counted');
+
+# without a limit there is always hope
+my $session = session($standby);
+$session->query($fast);
+start_wait($session, "SELECT lsn_wait('$future', 0)");
+await_waiters($standby, 1);
+resume($standby);
+reach($primary, $future);
+is(scalar finish_wait($session), 't', 'no limit: waits until replay is resumed');
+
+# paused in mid-wait
+start_wait($session, "SELECT lsn_require('F0/0', 1000000)");
+await_waiters($standby, 1);
+pause($standby);
+like((finish_wait($session))[1], qr/cannot be reached.*is paused/s, 'paused in mid-wait');
+resume($standby);
+
+# Delayed on purpose: hopeless if it is known that the commit is not older than that.
+my $old = write_token($primary);
+$standby->append_conf('postgresql.conf', 'recovery_min_apply_delay = 1h');
+$standby->reload;
+$standby->poll_query_until('postgres', "SELECT current_setting('recovery_min_apply_delay') = '1h'") or die;
+catch_up_by_others();
+$standby->safe_psql('postgres', 'SELECT lsn_staleness()');
+my $token = write_token($primary);
+hopeless("SET lsn_tracker.default_timeout = 1000000; SET lsn_tracker.token = '$token'; $count", 'Replay is delayed on purpose', 'delayed');
+my ($position) = split /@/, $token;
+like((run("SELECT lsn_require('$position', 300)"))[2], qr/timed out after 300 ms/, 'a plain position may be no commit');
+$standby->append_conf('postgresql.conf', 'recovery_min_apply_delay = 0');
+$standby->reload;
+is(run_until_true("SELECT lsn_wait('$token', 100000)"), 't', 'not delayed any more');
+
+# Nobody sends WAL: not what is here already, but the rest.
+slow_down($standby, 1000);
+my $here = write_messages($primary, 3000);
+$standby->poll_query_until('postgres', "SELECT pg_last_wal_receive_lsn() >= '$here'") or die 'not received';
+cut_off($standby);
+is((run("SELECT lsn_wait('$here', 1000000)"))[1], 't', 'no WAL receiver: what is here is replayed');
+hopeless("SELECT lsn_require('F0/0', 1000000)", 'No WAL receiver is running', 'no WAL receiver: what is not here');
+follow($standby, $primary);
+$token = write_token($primary);
+is((run("SELECT lsn_wait('$token', 1000000)"))[1], 't', 'back again');
+
+# Nor while replay is held up by a session: only when it has nothing to do it has WAL sent again.
+my $holder = session($standby);
+$holder->query('BEGIN; SELECT count(*) FROM t');
+$primary->safe_psql('postgres', 'BEGIN; LOCK TABLE t; COMMIT');
+await_conflict($standby, 'relation');
+$primary->safe_psql('postgres', 'SELECT pg_terminate_backend(pid) FROM pg_stat_replication');
+$standby->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_wal_receiver') or die 'the WAL receiver did not stop';
+$token = write_token($primary);
+like((run("SELECT lsn_require('$token', 5000)"))[2], qr/55L01: timed out after 5000 ms/, 'no WAL receiver, held up by a session: waits');
+start_wait($session, "SELECT lsn_wait('$token', 1000000)");
+await_waiters($standby, 1);
+$holder->quit;
+is(scalar finish_wait($session), 't', 'and makes it');
+
+# Too far.  First it has to be seen how fast replay is.
+my @naps = (1000, 1500, 2000, 3000, 4000);
+my $end = write_messages($primary, 40000);
+$standby->poll_query_until('postgres', "SELECT pg_last_wal_receive_lsn() >= '$end'") or die 'not received';
+my $waited = 0;
+$waited++ while $waited < 20 && (run("SELECT lsn_require('$end', 3000)"))[2] =~ /timed out after 3000 ms/;
+cmp_ok($waited, '<', 20, "it is known how fast replay is after $waited waits");
+hopeless("SELECT lsn_require('F000/0', 1000000)", 'Replay is too far behind', 'too far');
+my ($err_of_far) = (run("SELECT lsn_require('$end', 10)"))[2];
+like($err_of_far, qr/cannot be reached within 10 ms.*bytes to go\. At the rate of the last minute, \d+ bytes per second, that takes [\d.]+ seconds/, 'and how far');
+is($standby->safe_psql('postgres', "SELECT lsn_eta('$end') BETWEEN '2 s' AND '10 min'"), 't', 'lsn_eta()');
+is($standby->safe_psql('postgres', "SELECT lsn_eta('F000/0') IS NULL, lsn_eta('0/1')"), 't|00:00:00', 'lsn_eta(): not known, and replayed');
+
+# At random: so many sessions wait for something near or far for a short or a long time.  Of
+# each that has been given up, see where replay is when its time is up.
+my $sessions = 16;
+my $cases = $ENV{FAIL_FAST_CASES} // 2000;
+my @sessions = map { session($standby) } 1 .. $sessions;
+my $monitor = session($standby);
+$_->query($fast) foreach @sessions;
+my (@running, @given_up, %seen);
+my ($early, $next_nap) = (0, 0);
+my $replayed;
+
+sub number
+{
+	my ($high, $low) = split m{/}, shift;
+	return (hex($high) << 32) + hex($low);
+}
+my $number_of_end = number($end);
+
+sub look
+{
+	$replayed = number($monitor->query('SELECT pg_last_wal_replay_lsn()'));
+	my $now = time;
+	foreach my $case (grep { $_->{deadline} <= $now } @given_up)
+	{
+		next if $replayed < $case->{target};
+		$early++;
+		diag("given up early: $case->{target}, replayed $replayed, timeout $case->{timeout}");
+	}
+	@given_up = grep { $_->{deadline} > $now } @given_up;
+}
+
+look();
+while ($cases > 0 && $replayed < $number_of_end - 20_000_000)
+{
+	if (time > $next_nap)
+	{
+		$standby->append_conf('postgresql.conf', 'slow_replay.nap = ' . $naps[ rand @naps ]);
+		$standby->reload;
+		$next_nap = time + rand 1;
+	}
+	foreach my $i (0 .. $#sessions)
+	{
+		my $session = $sessions[$i];
+		if ($running[$i])
+		{
+			$session->{run}->pump_nb;
+			next unless $session->{stdout} =~ /<done>/ && $session->{stderr} =~ /<done>/;
+			my $case = $running[$i];
+			my ($out, $err) = finish_wait($session);
+			my $ended = $out eq 't' ? 'reached' : time < $case->{deadline} ? 'given up' : 'timed out';
+			$seen{$ended}++;
+			push @given_up, $case if $ended eq 'given up';
+			$cases--;
+		}
+		my $timeout = 10 + int(exp(rand log 3000));
+		my $target = $replayed + int(exp(rand log 200_000_000));
+		$target = $number_of_end if $target > $number_of_end;
+		$running[$i] = { timeout => $timeout, target => $target, deadline => time + $timeout / 1000 };
+		start_wait($session, sprintf("SELECT lsn_wait('%X/%X', %d)", $target >> 32, $target & 0xffffffff, $timeout));
+	}
+	look();
+	sleep 0.005;
+}
+do { sleep 0.05; look() } while @given_up;
+diag(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
+is($early, 0, 'none was given up that would have made it');
+cmp_ok($seen{'given up'}, '>=', 100, 'some were given up');
+cmp_ok($seen{reached}, '>=', 100, 'and others were not');
+ok($seen{'timed out'}, 'some timed out');
+
+$standby->stop('immediate');
+$primary->stop('immediate');
+done_testing();
+
+# All commits made so far are replayed, and what comes is not
+sub catch_up_by_others
+{
+	is((run("SELECT lsn_wait('$old', 100000)"))[1], 't', 'replayed before');
+}
+
+# The configuration is read by replay a moment after the session
+sub run_until_true
+{
+	my ($sql) = @_;
+	foreach (1 .. 100)
+	{
+		my $out = (run($sql))[1];
+		return $out if $out eq 't';
+		sleep 0.1;
+	}
+	return 'never';
+}

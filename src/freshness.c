@@ -18,6 +18,11 @@
  * variable is set to '', and by RESET and DISCARD ALL: then the next client of a
  * pooled connection starts with nothing.
  *
+ * Several tokens that are set before a statement are all owed to it.  But one that has been
+ * waited for in vain gives way to what is set next: it may be lost, and the next SET
+ * may be that of another client, whom a pooler has given the connection.  What the session
+ * has written, read or reached itself is kept in any case.
+ *
  * What SET LOCAL has set, and set_config() with is_local, is owed until the transaction ends, and
  * shown until then.  If it has been waited for, the session has read up to there, and
  * knows it like any other position.  If not, because it is lost, say, nothing of it is
@@ -70,11 +75,14 @@ bool		token_owed = false;
 static LsnTarget owed;
 static LsnTarget owed_locally;
 
+/* Has a wait for "owed" begun that has not ended well? */
+static bool owed_in_vain = false;
+
 /* A REPEATABLE READ transaction that had what the bound owes it when it began */
 static LocalTransactionId bound_met_for = InvalidLocalTransactionId;
 static int	bound_met;
 
-/* The newest position known; lsn 0: none */
+/* The newest position that has been written, read or reached; lsn 0: none */
 static LsnTarget newest;
 
 /* Has something been read on this primary that it may not cover yet? */
@@ -144,6 +152,14 @@ Owe(LsnTarget *to, const LsnTarget *target)
 	something_owed = token_owed = true;
 }
 
+static void
+OweNoToken(void)
+{
+	owed = owed_locally = (LsnTarget){0};
+	owed_in_vain = token_owed = false;
+	something_owed = max_staleness >= 0;
+}
+
 /*
  * Is the variable being set until the end of the transaction?  The server has noted that in
  * front of the assign hook's call.
@@ -183,8 +199,10 @@ AssignToken(const char *newval, void *extra)
 		Owe(&owed_locally, &setting->target);
 	else
 	{
+		if (owed_in_vain)
+			owed = (LsnTarget){0};
+		owed_in_vain = false;
 		Owe(&owed, &setting->target);
-		NoteKnown(&setting->target);
 	}
 	WatchFastpath();
 }
@@ -199,7 +217,7 @@ NewerOf(const LsnTarget *a, const LsnTarget *b)
 static const char *
 NewestText(void)
 {
-	const LsnTarget *target = NewerOf(&newest, &owed_locally);
+	const LsnTarget *target = NewerOf(&newest, NewerOf(&owed, &owed_locally));
 
 	return XLogRecPtrIsInvalid(target->lsn) ? "" : TargetToText(target);
 }
@@ -245,7 +263,7 @@ ReportToken(void)
 }
 
 /*
- * The session has set or written this, or read up to there.
+ * The session has written this, or read up to there.
  */
 void
 NoteKnown(const LsnTarget *target)
@@ -288,9 +306,9 @@ NoteRead(void)
 void
 ForgetToken(void)
 {
-	newest = owed_locally = (LsnTarget){0};
+	newest = (LsnTarget){0};
 	read_on_primary = false;
-	OwedIsMet();
+	OweNoToken();
 	ForgetLastCommit();
 }
 
@@ -308,23 +326,25 @@ ForgetLocalToken(void)
 }
 
 /*
- * The token that the next statement has to wait for; only if token_owed.
+ * A statement is about to wait for the token that it is owed, which is returned; only if
+ * token_owed.  Unless OwedIsMet() is called behind it, that was in vain.
  */
 const LsnTarget *
-OwedTarget(void)
+TryOwed(void)
 {
-	return NewerOf(&owed, &owed_locally);
+	const LsnTarget *target = NewerOf(&owed, &owed_locally);
+
+	if (target == &owed)
+		owed_in_vain = true;
+	return target;
 }
 
 /* It has been waited for. */
 void
 OwedIsMet(void)
 {
-	if (!XLogRecPtrIsInvalid(owed_locally.lsn))
-		NoteKnown(&owed_locally);
-	owed = owed_locally = (LsnTarget){0};
-	token_owed = false;
-	something_owed = max_staleness >= 0;
+	NoteKnown(NewerOf(&owed, &owed_locally));
+	OweNoToken();
 }
 
 /* The assign hook of lsn_tracker.max_staleness */

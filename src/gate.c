@@ -252,7 +252,7 @@ WaitForOwed(const LetGo *held, bool bound)
 		uint64		start = Now();
 
 		context.arg = "lsn_tracker.token";
-		if (WaitFor(held, OwedTarget(), timeout))
+		if (WaitFor(held, TryOwed(), timeout))
 			OwedIsMet();
 		if (timeout > 0)
 			timeout = Max(1, timeout - (int64) ((Now() - start) / MS));

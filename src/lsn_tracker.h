@@ -512,7 +512,7 @@ extern void NoteKnown(const LsnTarget *target);
 extern void NoteRead(void);
 extern void ForgetToken(void);
 extern void ForgetLocalToken(void);
-extern const LsnTarget *OwedTarget(void);
+extern const LsnTarget *TryOwed(void);
 extern void OwedIsMet(void);
 extern void AssignMaxStaleness(int newval, void *extra);
 extern void AssignTrackReads(bool newval, void *extra);

@@ -175,6 +175,46 @@ SQL
 is($out, "$little\n$never\nread\n$first", 'SET and SET LOCAL in one transaction: what is shown');
 is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $little, $never ], 'and owed');
 
+# What has been waited for in vain gives way to what is set next, which may be the token of
+# another client of the connection, but not before; nor does what the session has read.
+(undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
+SET lsn_tracker.default_timeout = 50;
+SET lsn_tracker.token = '$never';
+SET lsn_tracker.token = '$little';
+SHOW lsn_tracker.token;
+SELECT 1;
+SHOW lsn_tracker.token;
+SET lsn_tracker.token = '$little';
+SHOW lsn_tracker.token;
+BEGIN;
+SET LOCAL lsn_tracker.token = '$never';
+SELECT 2;
+ROLLBACK;
+SET lsn_tracker.token = '0/1';
+SHOW lsn_tracker.token;
+SELECT 3;
+SET lsn_tracker.token = '$first';
+SELECT 'read';
+SET lsn_tracker.token = '$never';
+SELECT 4;
+SET lsn_tracker.token = '0/1';
+SHOW lsn_tracker.token;
+SELECT 'goes on';
+SQL
+is($out, "$never\n$never\n$little\n$little\nread\n$first\ngoes on", 'waited for in vain: what is shown');
+is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $never, $little, $never ], 'and owed');
+(undef, $out, $err) = $primary->psql('postgres', <<SQL, on_error_stop => 0);
+INSERT INTO t VALUES (1);
+SELECT lsn_last_commit();
+SET lsn_tracker.token = '$never';
+SELECT 1;
+SET lsn_tracker.token = '0/1';
+SHOW lsn_tracker.token;
+SQL
+$rows++;
+like($out, qr/^(\S+)\n\1\z/, 'nor does what it has written');
+like($err, qr/ERROR:.*\Q$never\E/, 'which it was, in vain');
+
 # So it is with PREPARE TRANSACTION.
 (undef, $out, $err) = $primary->psql('postgres', <<SQL, on_error_stop => 0);
 BEGIN;
@@ -198,7 +238,7 @@ SELECT set_config('lsn_tracker.token', '$first', false);
 SELECT set_config('lsn_tracker.token', '', false);
 SELECT 'goes on';
 SQL
-is($out, "1MB|a\n$never\n\ngoes on", 'set_config() alone does not wait');
+is($out, "1MB|a\n$first\n\ngoes on", 'set_config() alone does not wait');
 is(() = $err =~ /ERROR:  timed out after 50 ms/g, 3, 'with something else it does');
 
 # has_clause() is owed something that never comes; but that concerns the next statement.

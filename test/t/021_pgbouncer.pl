@@ -122,6 +122,19 @@ is((ask($reader, 'SELECT count(*) FROM written'))[0], '1', 'and works');
 my $other = report_client(pooled('standbys'));
 is((ask($other, 'SELECT count(*) FROM written'))[0], '1', 'so do others of the pool');
 
+# What one client waits for in vain, on whichever server connection, is no other's who is
+# given that connection.
+ask($other, "SET lsn_tracker.token = '$token'");
+ask($reader, 'SET lsn_tracker.token = \'FFFFFFFF/0@1\'');
+my %others;
+for (1 .. 20)
+{
+	is((ask($reader, 'BEGIN; SET LOCAL lsn_tracker.default_timeout = 1; SELECT 1; COMMIT'))[1], '55L01', 'in vain');
+	ask($reader, 'ROLLBACK');
+	$others{ join ' ', ask($other, 'SELECT count(*) FROM written') }++;
+}
+is_deeply([ keys %others ], ["1  $token"], 'another client reads, and keeps its own') or diag(explain(\%others));
+
 $_->{run}->finish foreach $one, $two, $reader, $other;
 stop_bouncer();
 $_->stop foreach @standbys, $primary;

@@ -18,10 +18,11 @@
  * variable is set to '', and by RESET and DISCARD ALL: then the next client of a
  * pooled connection starts with nothing.
  *
- * Several tokens that are set before a statement are all owed to it.  But one that has been
- * waited for in vain gives way to what is set next: it may be lost, and the next SET
- * may be that of another client, whom a pooler has given the connection.  What the session
- * has written, read or reached itself is kept in any case.
+ * Several tokens that are set before a statement are all owed to it, which comes to the
+ * newest.  But one that has been waited for in vain gives way to what has been set later, or
+ * is set next: it may be lost, and that SET may be another client's, whom a pooler has
+ * given the connection.  What the session has written, read or reached itself is kept in
+ * any case.
  *
  * What SET LOCAL has set, and set_config() with is_local, is owed until the transaction ends, and
  * shown until then.  If it has been waited for, the session has read up to there, and
@@ -75,8 +76,9 @@ bool		token_owed = false;
 static LsnTarget owed;
 static LsnTarget owed_locally;
 
-/* Has a wait for "owed" begun that has not ended well? */
-static bool owed_in_vain = false;
+/* What of "owed" was set last, and has that been waited for in vain? */
+static LsnTarget set_last;
+static bool set_last_in_vain = false;
 
 /* A REPEATABLE READ transaction that had what the bound owes it when it began */
 static LocalTransactionId bound_met_for = InvalidLocalTransactionId;
@@ -156,7 +158,7 @@ static void
 OweNoToken(void)
 {
 	owed = owed_locally = (LsnTarget){0};
-	owed_in_vain = token_owed = false;
+	set_last_in_vain = token_owed = false;
 	something_owed = max_staleness >= 0;
 }
 
@@ -199,10 +201,11 @@ AssignToken(const char *newval, void *extra)
 		Owe(&owed_locally, &setting->target);
 	else
 	{
-		if (owed_in_vain)
+		if (set_last_in_vain)
 			owed = (LsnTarget){0};
-		owed_in_vain = false;
-		Owe(&owed, &setting->target);
+		set_last_in_vain = false;
+		set_last = setting->target;
+		Owe(&owed, &set_last);
 	}
 	WatchFastpath();
 }
@@ -326,24 +329,37 @@ ForgetLocalToken(void)
 }
 
 /*
- * A statement is about to wait for the token that it is owed, which is returned; only if
- * token_owed.  Unless OwedIsMet() is called behind it, that was in vain.
+ * The token that the next statement has to wait for; only if token_owed.
  */
 const LsnTarget *
-TryOwed(void)
+OwedTarget(void)
 {
-	const LsnTarget *target = NewerOf(&owed, &owed_locally);
+	return NewerOf(&owed, &owed_locally);
+}
 
-	if (target == &owed)
-		owed_in_vain = true;
-	return target;
+/*
+ * It has been waited for, and was not reached.
+ */
+void
+OwedInVain(void)
+{
+	if (OwedTarget() != &owed)
+		return;
+	if (owed.lsn == set_last.lsn && owed.timeline == set_last.timeline)
+		set_last_in_vain = true;
+	else
+	{
+		owed = set_last;
+		/* or a pooler takes the other for what its client has set */
+		ReportToken();
+	}
 }
 
 /* It has been waited for. */
 void
 OwedIsMet(void)
 {
-	NoteKnown(NewerOf(&owed, &owed_locally));
+	NoteKnown(OwedTarget());
 	OweNoToken();
 }
 

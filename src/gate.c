@@ -250,10 +250,23 @@ WaitForOwed(const LetGo *held, bool bound)
 	if (token_owed)
 	{
 		uint64		start = Now();
+		bool		met;
 
 		context.arg = "lsn_tracker.token";
-		if (WaitFor(held, TryOwed(), timeout))
+		PG_TRY();
+		{
+			met = WaitFor(held, OwedTarget(), timeout);
+		}
+		PG_CATCH();
+		{
+			OwedInVain();
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		if (met)
 			OwedIsMet();
+		else
+			OwedInVain();
 		if (timeout > 0)
 			timeout = Max(1, timeout - (int64) ((Now() - start) / MS));
 	}

@@ -57,9 +57,7 @@ sub run_example
 		$program->pump_nb;
 		usleep(50_000);
 		next if $program->pumpable && time < $until;
-		# what a test dies of goes to its log only
-		diag($out . $err);
-		die "$name does not wait";
+		die "$name does not wait: $out$err";
 	}
 	my ($target, $timeline) = split /\|/, $standby->safe_psql('postgres', 'SELECT target, timeline FROM lsn_waiters()');
 	is($timeline, '1', "$name: waits for a token");

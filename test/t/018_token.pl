@@ -175,8 +175,9 @@ SQL
 is($out, "$little\n$never\nread\n$first", 'SET and SET LOCAL in one transaction: what is shown');
 is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $little, $never ], 'and owed');
 
-# What has been waited for in vain gives way to what is set next, which may be the token of
-# another client of the connection, but not before; nor does what the session has read.
+# What has been waited for in vain gives way to what has been set later, or is set next, which
+# may be the token of another client of the connection; but not before, nor does what the
+# session has read.
 (undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
 SET lsn_tracker.default_timeout = 50;
 SET lsn_tracker.token = '$never';
@@ -184,25 +185,27 @@ SET lsn_tracker.token = '$little';
 SHOW lsn_tracker.token;
 SELECT 1;
 SHOW lsn_tracker.token;
-SET lsn_tracker.token = '$little';
+SELECT 2;
 SHOW lsn_tracker.token;
+SET lsn_tracker.token = '$first';
+SHOW lsn_tracker.token;
+SELECT 'read';
+SET lsn_tracker.token = '$little';
 BEGIN;
 SET LOCAL lsn_tracker.token = '$never';
-SELECT 2;
+SELECT 3;
 ROLLBACK;
 SET lsn_tracker.token = '0/1';
 SHOW lsn_tracker.token;
-SELECT 3;
-SET lsn_tracker.token = '$first';
-SELECT 'read';
-SET lsn_tracker.token = '$never';
 SELECT 4;
+SET lsn_tracker.token = '$never';
+SELECT 5;
 SET lsn_tracker.token = '0/1';
 SHOW lsn_tracker.token;
 SELECT 'goes on';
 SQL
-is($out, "$never\n$never\n$little\n$little\nread\n$first\ngoes on", 'waited for in vain: what is shown');
-is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $never, $little, $never ], 'and owed');
+is($out, "$never\n$little\n$little\n$first\nread\n$little\n$first\ngoes on", 'waited for in vain: what is shown');
+is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $little, $never, $little, $never ], 'and owed');
 (undef, $out, $err) = $primary->psql('postgres', <<SQL, on_error_stop => 0);
 INSERT INTO t VALUES (1);
 SELECT lsn_last_commit();

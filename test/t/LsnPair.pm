@@ -17,6 +17,18 @@ our @EXPORT = qw(lacks new_primary add_standby new_pair slow_pair slow_down writ
   start_wait finish_wait await_waiters waiting_pid worker_pid link_worker stop_link session
   uri start_bouncer stop_bouncer pooled report_client ask start_asking answer);
 
+# What a test dies of goes to its log only; test/check says it at its end.
+INIT
+{
+	# newer servers' modules have one
+	my $next = $SIG{__DIE__};
+
+	$SIG{__DIE__} = sub {
+		append_to_file("$ENV{TESTDIR}/died", "  $FindBin::Script: $_[0]") if defined $^S && !$^S;
+		$next->(@_) if $next;
+	};
+}
+
 # Is this not here, which a test takes: a program, a contrib module (.so), python with
 # its drivers, node with its?  test/check says at its end what was not tested for that.
 sub lacks
@@ -42,11 +54,13 @@ sub new_primary
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
 	$node->init(allows_streaming => 1, extra => \@initdb_options);
-	# a standby keeps up with what it gets, however busy the machine is
+	# a standby keeps up with what it gets, however busy the machine is; and gets it, whatever
+	# checkpoint comes (of a backup, say) while it is behind
 	$node->append_conf('postgresql.conf', <<CONF);
 shared_preload_libraries = 'lsn_tracker'
 max_connections = 400
 autovacuum = off
+wal_keep_size = 1GB
 wal_receiver_status_interval = 1
 wal_retrieve_retry_interval = 100ms
 @{[ join "\n", @conf ]}

@@ -236,6 +236,25 @@ OnlySetsVariables(PlannedStmt *plan)
 	return top->targetlist != NIL;
 }
 
+/* The token that is owed */
+static void
+WaitForToken(const LetGo *held, int64 timeout)
+{
+	PG_TRY();
+	{
+		if (WaitFor(held, OwedTarget(), timeout))
+			OwedIsMet();
+		else
+			OwedInVain();
+	}
+	PG_CATCH();
+	{
+		OwedInVain();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 /*
  * Wait for what is owed, without a snapshot, at most lsn_tracker.default_timeout: the
  * token, and with "bound" also the bound.  Raises what WaitFor() raises.
@@ -250,23 +269,9 @@ WaitForOwed(const LetGo *held, bool bound)
 	if (token_owed)
 	{
 		uint64		start = Now();
-		bool		met;
 
 		context.arg = "lsn_tracker.token";
-		PG_TRY();
-		{
-			met = WaitFor(held, OwedTarget(), timeout);
-		}
-		PG_CATCH();
-		{
-			OwedInVain();
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		if (met)
-			OwedIsMet();
-		else
-			OwedInVain();
+		WaitForToken(held, timeout);
 		if (timeout > 0)
 			timeout = Max(1, timeout - (int64) ((Now() - start) / MS));
 	}

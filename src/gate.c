@@ -249,7 +249,18 @@ WaitForToken(const LetGo *held, int64 timeout)
 	}
 	PG_CATCH();
 	{
-		OwedInVain();
+		switch (geterrcode())
+		{
+			case ERRCODE_TRANSACTION_ROLLBACK:
+			case ERRCODE_NOT_FRESH:
+			case ERRCODE_QUERY_CANCELED:
+			case ERRCODE_INVALID_PARAMETER_VALUE:
+				OwedInVain();
+				break;
+			default:
+				/* hindered by a lock or a cursor, it is to be tried again */
+				break;
+		}
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

@@ -203,9 +203,17 @@ SELECT 5;
 SET lsn_tracker.token = '0/1';
 SHOW lsn_tracker.token;
 SELECT 'goes on';
+BEGIN;
+DECLARE c CURSOR FOR SELECT 1;
+SET lsn_tracker.token = '$never';
+SET lsn_tracker.token = '$little';
+SELECT 'hindered by the cursor';
+ROLLBACK;
+SHOW lsn_tracker.token;
 SQL
-is($out, "$never\n$little\n$little\n$first\nread\n$little\n$first\ngoes on", 'waited for in vain: what is shown');
+is($out, "$never\n$little\n$little\n$first\nread\n$little\n$first\ngoes on\n$never", 'waited for in vain: what is shown');
 is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $little, $never, $little, $never ], 'and owed');
+like($err, qr/ERROR:  (?!timed out)/, 'an open cursor is an error of its own');
 (undef, $out, $err) = $primary->psql('postgres', <<SQL, on_error_stop => 0);
 INSERT INTO t VALUES (1);
 SELECT lsn_last_commit();

@@ -15,10 +15,13 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_largeobject.h"
 #include "catalog/pg_largeobject_metadata.h"
+#include "catalog/pg_namespace.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/plannodes.h"
+#include "utils/lsyscache.h"
 
 #include "compat.h"
 #include "lsn_tracker.h"
@@ -26,7 +29,7 @@
 /*
  * Functions of the server that read what is no catalog: by SQL that they are given,
  * large objects, sequences, WAL, what has become of transactions; that export what has
- * been read; or that check a domain, which may do anything.
+ * been read; or that check a domain, which may do anything, itself or as a part.
  */
 static const Oid reading_functions[] = {
 	F_TABLE_TO_XML, F_QUERY_TO_XML, F_CURSOR_TO_XML,
@@ -43,12 +46,28 @@ static const Oid reading_functions[] = {
 	F_PG_CURRENT_SNAPSHOT, F_TXID_CURRENT_SNAPSHOT, F_PG_XACT_STATUS, F_TXID_STATUS,
 	F_PG_LAST_COMMITTED_XACT, F_PG_XACT_COMMIT_TIMESTAMP, F_PG_XACT_COMMIT_TIMESTAMP_ORIGIN,
 	F_PG_EXPORT_SNAPSHOT,
-	F_DOMAIN_IN, F_DOMAIN_RECV};
+	F_DOMAIN_IN, F_ARRAY_IN, F_RECORD_IN, F_RANGE_IN, F_MULTIRANGE_IN,
+	F_DOMAIN_RECV, F_ARRAY_RECV, F_RECORD_RECV, F_RANGE_RECV, F_MULTIRANGE_RECV,
+	F_PG_INPUT_IS_VALID, F_PG_INPUT_ERROR_INFO,
+	F_HAS_LARGEOBJECT_PRIVILEGE_NAME_OID_TEXT, F_HAS_LARGEOBJECT_PRIVILEGE_OID_OID_TEXT,
+	F_HAS_LARGEOBJECT_PRIVILEGE_OID_TEXT};
+
+/*
+ * Was an object made by initdb, in pg_catalog?  Of those whose number initdb has not fixed,
+ * the namespace has to be asked for: a server that runs as a single process may give
+ * the same numbers to a user's.
+ */
+static bool
+IsServersOwn(Oid object, Oid (*namespace_of) (Oid))
+{
+	return object < FirstUnpinnedObjectId ||
+		(object < FirstNormalObjectId && namespace_of(object) == PG_CATALOG_NAMESPACE);
+}
 
 static bool
 IsReadingFunction(Oid function, void *context)
 {
-	if (function >= FirstNormalObjectId)
+	if (!IsServersOwn(function, get_func_namespace))
 		return true;
 	for (int i = 0; i < (int) lengthof(reading_functions); i++)
 	{
@@ -77,8 +96,9 @@ EntryReadsMore(RangeTblEntry *rte)
 	switch (rte->rtekind)
 	{
 		case RTE_RELATION:
-			return rte->relid >= FirstNormalObjectId || rte->relid == LargeObjectRelationId ||
-				rte->relid == LargeObjectMetadataRelationId;
+			/* anybody's table may inherit from a catalog */
+			return !IsServersOwn(rte->relid, get_rel_namespace) || (rte->inh && has_subclass(rte->relid)) ||
+				rte->relid == LargeObjectRelationId || rte->relid == LargeObjectMetadataRelationId;
 		case RTE_FUNCTION:
 			foreach(lc, rte->functions)
 			{
@@ -155,14 +175,21 @@ ReadsOnlyCatalogs(Query *query)
 }
 
 /*
- * Its plan: have it known by IsCatalogPlan(), also when it is copied.  The mark is among
- * the relations that the plan depends on, where the server looks only for those that have
- * changed.  In the range table EXPLAIN would count it, and then print whose columns are whose.
+ * A plan: have it known by IsCatalogPlan(), also when it is copied, whether it is that of such
+ * a query.  The mark is InvalidOid among the relations that the plan depends on, where the server
+ * looks only for those that have changed.  In the range table EXPLAIN would count it, and
+ * then print whose columns are whose.
+ *
+ * To be called for each plan: the planner takes any constant of type oid or regclass for such a
+ * relation, 0, too (fix_expr_common() in setrefs.c).
  */
 void
-MarkCatalogPlan(PlannedStmt *plan)
+MarkPlan(PlannedStmt *plan, bool reads_only_catalogs)
 {
-	plan->relationOids = lappend_oid(plan->relationOids, InvalidOid);
+	while (list_member_oid(plan->relationOids, InvalidOid))
+		plan->relationOids = list_delete_oid(plan->relationOids, InvalidOid);
+	if (reads_only_catalogs)
+		plan->relationOids = lappend_oid(plan->relationOids, InvalidOid);
 }
 
 /*

@@ -170,9 +170,18 @@ HoldsLocks(void)
 #define PLANNER_ARGS query, text, options, params, explain
 #endif
 
-/* 18 has another function that reads a sequence. */
+/* 16 has functions that try a type's input, 18 others that look at sequences and large objects. */
+#ifndef F_PG_INPUT_IS_VALID
+#define F_PG_INPUT_IS_VALID InvalidOid
+#define F_PG_INPUT_ERROR_INFO InvalidOid
+#endif
 #ifndef F_PG_GET_SEQUENCE_DATA
 #define F_PG_GET_SEQUENCE_DATA InvalidOid
+#endif
+#ifndef F_HAS_LARGEOBJECT_PRIVILEGE_OID_TEXT
+#define F_HAS_LARGEOBJECT_PRIVILEGE_NAME_OID_TEXT InvalidOid
+#define F_HAS_LARGEOBJECT_PRIVILEGE_OID_OID_TEXT InvalidOid
+#define F_HAS_LARGEOBJECT_PRIVILEGE_OID_TEXT InvalidOid
 #endif
 
 /* 16 asks for all kinds of objects in the same way. */

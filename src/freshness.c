@@ -24,8 +24,8 @@
  * given the connection.  What the session has written, read or reached itself is kept in
  * any case.
  *
- * What SET LOCAL has set, and set_config() with is_local, is owed until the transaction ends, and
- * shown until then.  If it has been waited for, the session has read up to there, and
+ * What SET LOCAL has set, set_config() with is_local, and a function's SET clause, is owed until the
+ * transaction ends, and shown until then.  If it has been waited for, the session has read up to there, and
  * knows it like any other position.  If not, because it is lost, say, nothing of it is
  * left for whoever is given a pooled connection next.
  *
@@ -163,18 +163,20 @@ OweNoToken(void)
 }
 
 /*
- * Is the variable being set until the end of the transaction?  The server has noted that in
- * front of the assign hook's call.
+ * Is the variable being set until the end of the transaction, or of a function that has it in its
+ * SET clause?  The server has noted that in front of the assign hook's call.
  */
 static bool
 IsBeingSetLocally(void)
 {
 	static struct config_generic *variable = NULL;
 
+	/* it is not there yet when it gets its first value */
+	if (!IsTransactionState())
+		return false;
 	if (variable == NULL)
 		variable = FindVariable(TOKEN);
-	return variable->stack &&
-		(variable->stack->state == GUC_LOCAL || variable->stack->state == GUC_SET_LOCAL);
+	return variable->stack && variable->stack->state != GUC_SET;
 }
 
 /* The variable's assign hook */
@@ -189,9 +191,16 @@ AssignToken(const char *newval, void *extra)
 
 	if (XLogRecPtrIsInvalid(setting->target.lsn))
 	{
-		ForgetToken();
+		if (IsBeingSetLocally())
+			ForgetLocalToken();
+		else
+			ForgetToken();
 		return;
 	}
+
+	if (set_last_in_vain)
+		owed = (LsnTarget){0};
+	set_last_in_vain = false;
 
 	/*
 	 * Owed even if something newer is known: that can be of a later timeline,
@@ -201,9 +210,6 @@ AssignToken(const char *newval, void *extra)
 		Owe(&owed_locally, &setting->target);
 	else
 	{
-		if (set_last_in_vain)
-			owed = (LsnTarget){0};
-		set_last_in_vain = false;
 		set_last = setting->target;
 		Owe(&owed, &set_last);
 	}
@@ -316,7 +322,7 @@ ForgetToken(void)
 }
 
 /*
- * The transaction ends.  Raises nothing.
+ * The transaction ends, or SET LOCAL sets ''.  Raises nothing.
  */
 void
 ForgetLocalToken(void)

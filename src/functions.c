@@ -361,10 +361,14 @@ lsn_staleness(PG_FUNCTION_ARGS)
 	/* it may have been promoted meanwhile */
 	if (RecoveryInProgress())
 	{
+		uint64		since;
+
 		LookAtAnswers();
-		if (FreshSince() == 0)
+		/* before the clock is read: it may move on */
+		since = FreshSince();
+		if (since == 0)
 			PG_RETURN_NULL();
-		age->time = (Now() - FreshSince()) / 1000;
+		age->time = (Now() - since) / 1000;
 	}
 	PG_RETURN_INTERVAL_P(age);
 }

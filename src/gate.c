@@ -62,23 +62,23 @@ static object_access_hook_type next_object_access = NULL;
 static int	utility_depth = 0;
 
 /*
- * In a transaction that has one snapshot for all: how many statements it has begun,
- * or MANY if it uses the snapshot of another one.
+ * In a transaction that has one snapshot for all: how many statements it has begun; 2: or more.
  */
 static LocalTransactionId counted_transaction = InvalidLocalTransactionId;
 static int	statements;
 
-#define MANY 1000000
+/* The transaction that has last taken over the snapshot of another one */
+static LocalTransactionId importing_transaction = InvalidLocalTransactionId;
 
 static void
-CountStatements(int n)
+CountStatement(void)
 {
 	if (counted_transaction != MyLocalTransactionId)
 	{
 		counted_transaction = MyLocalTransactionId;
 		statements = 0;
 	}
-	statements = Min(statements + n, MANY);
+	statements = Min(statements + 1, 2);
 }
 
 /*
@@ -101,7 +101,7 @@ static LocalTransactionId used_transaction = InvalidLocalTransactionId;
 static bool
 UsesImportedSnapshot(void)
 {
-	return counted_transaction == MyLocalTransactionId && statements >= MANY;
+	return importing_transaction == MyLocalTransactionId;
 }
 
 /*
@@ -244,7 +244,8 @@ WaitForToken(const LetGo *held, int64 timeout)
 	{
 		if (WaitFor(held, OwedTarget(), timeout))
 			OwedIsMet();
-		else
+		/* hindered by a lock or a cursor, it is to be tried again */
+		else if (held->holder == NULL)
 			OwedInVain();
 	}
 	PG_CATCH();
@@ -258,7 +259,6 @@ WaitForToken(const LetGo *held, int64 timeout)
 				OwedInVain();
 				break;
 			default:
-				/* hindered by a lock or a cursor, it is to be tried again */
 				break;
 		}
 		PG_RE_THROW();
@@ -358,7 +358,12 @@ WaitBeforeQuery(QueryDesc *query)
 			held = LetGoBeforeQuery(query);
 		WaitForOwed(&held, true);
 		if (replaced)
+		{
+			/* a commit that was awaited may have changed tables */
+			if (clients && CatalogsHaveChanged())
+				PlanAnew(query);
 			TakeFreshSnapshot(&held);
+		}
 		owed = false;
 	}
 	if (!clients)
@@ -417,8 +422,9 @@ GateExecutorStart(QueryDesc *query, int eflags)
 	else if (unlikely(query->plannedstmt->invalItems != NIL) && !(eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		RefuseStatementTargets(query);
 	/* what is owed nothing does not use up the first place either */
-	if (unlikely(IsolationUsesXactSnapshot()) && !(max_staleness >= 0 && IsCatalogPlan(query->plannedstmt)))
-		CountStatements(1);
+	if (unlikely(IsolationUsesXactSnapshot()) && !OnlySetsVariables(query->plannedstmt) &&
+		!(max_staleness >= 0 && IsCatalogPlan(query->plannedstmt)))
+		CountStatement();
 	if (unlikely(track_reads) && MyProcPort != NULL)
 		NoteRead();
 	used_transaction = MyLocalTransactionId;
@@ -602,9 +608,11 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 			{
 				uint64		start = Now();
 
-				/* of these, EXPLAIN and DECLARE CURSOR have locked something */
-				if (WaitForAll(&held, true, true, NULL) &&
-					(IsA(command, ExplainStmt) || IsA(command, DeclareCursorStmt)))
+				bool		released = WaitForAll(&held, true, true, NULL);
+
+				/* of these, some have been analysed in front of the wait */
+				if ((released || CatalogsHaveChanged()) &&
+					(IsA(command, ExplainStmt) || IsA(command, DeclareCursorStmt) || IsA(command, CallStmt)))
 				{
 					pstmt = AnalyzeAnew(pstmt, params);
 					readOnlyTree = false;
@@ -621,7 +629,7 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 		if (IsA(command, ExplainStmt))
 			NoteExplainWait(waited);
 		if (IsolationUsesXactSnapshot())
-			CountStatements(1);
+			CountStatement();
 	}
 	/* COPY FROM may tell of rows that are there */
 	if (unlikely(track_reads) && MyProcPort != NULL && (Reads(command) || IsA(command, CopyStmt)))
@@ -636,7 +644,10 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 		WaitForOwed(&held, true);
 	}
 	if (imports)
-		CountStatements(MANY);
+	{
+		CountStatement();
+		importing_transaction = MyLocalTransactionId;
+	}
 	if (resets)
 	{
 		ForgetToken();
@@ -690,7 +701,7 @@ GateObjectAccess(ObjectAccessType access, Oid classId, Oid objectId, int subId, 
 		}
 	}
 	if (IsolationUsesXactSnapshot())
-		CountStatements(1);
+		CountStatement();
 	if (track_reads && MyProcPort != NULL)
 		NoteRead();
 }

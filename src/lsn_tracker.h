@@ -497,7 +497,7 @@ extern bool WasStatementTarget(const QueryDesc *query, const Node *function, con
 
 /* catalog_query.c: queries that read nothing but the catalogs */
 extern bool ReadsOnlyCatalogs(Query *query);
-extern void MarkCatalogPlan(PlannedStmt *plan);
+extern void MarkPlan(PlannedStmt *plan, bool reads_only_catalogs);
 extern bool IsCatalogPlan(PlannedStmt *plan);
 
 /* freshness.c: what a session is owed */

@@ -25,6 +25,7 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
+#include "commands/defrem.h"
 #include "commands/prepare.h"
 #include "executor/executor.h"
 #include "nodes/params.h"
@@ -149,22 +150,25 @@ LeavePortal(Place caller)
  * Is it still the result that the client has been told of?
  */
 static bool
-SameResult(PlannedStmt *a, PlannedStmt *b)
+SameColumns(TupleDesc a, TupleDesc b)
 {
-	TupleDesc	desc_a = ExecCleanTypeFromTL(a->planTree->targetlist);
-	TupleDesc	desc_b = ExecCleanTypeFromTL(b->planTree->targetlist);
-
-	if (desc_a->natts != desc_b->natts)
+	if (a->natts != b->natts)
 		return false;
-	for (int i = 0; i < desc_a->natts; i++)
+	for (int i = 0; i < a->natts; i++)
 	{
-		Form_pg_attribute att_a = TupleDescAttr(desc_a, i);
-		Form_pg_attribute att_b = TupleDescAttr(desc_b, i);
+		Form_pg_attribute att_a = TupleDescAttr(a, i);
+		Form_pg_attribute att_b = TupleDescAttr(b, i);
 
 		if (att_a->atttypid != att_b->atttypid || att_a->atttypmod != att_b->atttypmod)
 			return false;
 	}
 	return true;
+}
+
+static bool
+SameResult(PlannedStmt *a, PlannedStmt *b)
+{
+	return SameColumns(ExecCleanTypeFromTL(a->planTree->targetlist), ExecCleanTypeFromTL(b->planTree->targetlist));
 }
 
 /*
@@ -200,9 +204,19 @@ PlanAnew(QueryDesc *query)
 	LeavePortal(caller);
 }
 
+/* The columns of CALL: those of the procedure's arguments for output, if it has any */
+static bool
+SameCallResult(Node *a, Node *b)
+{
+	TupleDesc	desc_a = CallStmtResultDesc(castNode(CallStmt, a));
+	TupleDesc	desc_b = CallStmtResultDesc(castNode(CallStmt, b));
+
+	return (desc_a == NULL) == (desc_b == NULL) && (desc_a == NULL || SameColumns(desc_a, desc_b));
+}
+
 /*
- * The same for a utility command that contains a query, which is planned later.
- * Returns what is to be run instead.
+ * The same for a utility command that contains a query, which is planned later, or calls a
+ * procedure.  Returns what is to be run instead.
  */
 PlannedStmt *
 AnalyzeAnew(PlannedStmt *statement, ParamListInfo params)
@@ -220,6 +234,8 @@ AnalyzeAnew(PlannedStmt *statement, ParamListInfo params)
 	new = makeNode(PlannedStmt);
 	*new = *statement;
 	new->utilityStmt = linitial_node(Query, queries)->utilityStmt;
+	if (IsA(new->utilityStmt, CallStmt) && !SameCallResult(statement->utilityStmt, new->utilityStmt))
+		RaiseChanged();
 	LeavePortal(caller);
 	return new;
 }

@@ -372,8 +372,7 @@ PlanWithoutCalls(PLANNER_PARAMS)
 		plan->rtable = lappend(plan->rtable, rte);
 		plan->invalItems = list_concat(plan->invalItems, out.dependencies);
 	}
-	if (only_catalogs)
-		MarkCatalogPlan(plan);
+	MarkPlan(plan, only_catalogs);
 	return plan;
 }
 

@@ -229,18 +229,21 @@ KnownStaleness(void)
 {
 	bool		in_trouble;
 	uint64		answered = AnsweredSince();
+	uint64		since;
 	uint64		now;
 
 	LookAtAnswers();
+	/* before the clock is read: it may move on */
+	since = FreshSince();
 	now = Now();
 	LWLockAcquire(tracker->lock, LW_SHARED);
 	in_trouble = tracker->link.problem[0] != '\0';
 	ReleaseQueue();
 
 	/* while nobody asks, the number grows, and means nothing */
-	if (FreshSince() == 0 || (!in_trouble && answered + ANSWERS_LAST < now))
+	if (since == 0 || (!in_trouble && answered + ANSWERS_LAST < now))
 		return -1;
-	return (now - FreshSince()) / 1e9;
+	return (now - since) / 1e9;
 }
 
 /* A column, and the next one */

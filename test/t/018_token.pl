@@ -28,6 +28,8 @@ BEGIN
 	FOR r IN SELECT 1 FROM v LOOP n := n + 1; END LOOP;
 	RETURN n;
 END $$;
+CREATE FUNCTION forgets() RETURNS int LANGUAGE sql SET lsn_tracker.token = '' AS 'SELECT 1';
+CREATE FUNCTION one(i int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT i); END';
 CREATE FUNCTION has_clause() RETURNS bigint LANGUAGE sql SET lsn_tracker.token = 'FFFFFFFF/F0000000@1' AS 'SELECT count(*) FROM t';
 SQL
 catch_up($primary, $standby);
@@ -252,10 +254,60 @@ SQL
 is($out, "1MB|a\n$first\n\ngoes on", 'set_config() alone does not wait');
 is(() = $err =~ /ERROR:  timed out after 50 ms/g, 3, 'with something else it does');
 
-# has_clause() is owed something that never comes; but that concerns the next statement.
-(undef, $out, $err) = $standby->psql('postgres', "SET lsn_tracker.default_timeout = 50;\nSELECT has_clause();\nSELECT 1", on_error_stop => 0);
-is($out, $rows, 'a function with a SET clause');
-like($err, qr/timed out after 50 ms/, 'the next statement');
+# has_clause() is owed something that never comes; but that concerns the next statement of the
+# transaction, and nobody else.
+(undef, $out, $err) = $standby->psql('postgres', "SET lsn_tracker.default_timeout = 50;\nBEGIN;\nSELECT has_clause();\nSELECT 1;\nROLLBACK;\nSELECT has_clause();\nSELECT 'goes on'", on_error_stop => 0);
+is($out, "$rows\n$rows\ngoes on", 'a function with a SET clause');
+is(() = $err =~ /timed out after 50 ms/g, 1, 'the next statement');
+
+# What forgets a token locally does so until its end, too.
+(undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
+SET lsn_tracker.default_timeout = 50;
+SET lsn_tracker.token = '$never';
+BEGIN;
+SET LOCAL lsn_tracker.token = '';
+SELECT 1;
+ROLLBACK;
+SELECT forgets();
+SHOW lsn_tracker.token;
+SELECT 2;
+SQL
+is($out, $never, q(SET LOCAL ''));
+is(() = $err =~ /ERROR:  timed out after 50 ms/g, 3, 'is still owed');
+
+# What was waited for in vain gives way to SET LOCAL as well.
+(undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
+SET lsn_tracker.default_timeout = 50;
+SET lsn_tracker.token = '$never';
+SELECT 1;
+BEGIN;
+SET LOCAL lsn_tracker.token = '$first';
+SELECT 'read';
+COMMIT;
+SELECT 'goes on';
+SQL
+is($out, "read\ngoes on", 'SET LOCAL behind what was waited for in vain');
+
+# Hindered by a cursor, also if it is read all the same, is not in vain.
+(undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
+SET lsn_tracker.default_timeout = 50;
+SET lsn_tracker.on_timeout = stale;
+BEGIN;
+DECLARE c CURSOR FOR SELECT 1;
+SET lsn_tracker.token = '$never';
+SET lsn_tracker.token = '$first';
+SELECT 'stale';
+ROLLBACK;
+SHOW lsn_tracker.token;
+SQL
+is($out, "stale\n$never", 'hindered by a cursor');
+
+# set_config() may be the first statement of a REPEATABLE READ transaction: it binds a parameter.
+like(waits(sub { start_wait($session, "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT set_config('lsn_tracker.token', '$_[0]', true);\nSELECT count(*) FROM t;\nCOMMIT") }, sub { (finish_wait($session))[0] }),
+	qr/^\S+\n$rows\z/, 'set_config() as the first statement of REPEATABLE READ');
+# However many statements a transaction has run, it has a snapshot of its own.
+is(sqlstate($standby, "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT count(one(i)) FROM generate_series(1, 1000001) i;\nSET LOCAL lsn_tracker.token = '$never';\nSELECT count(*) FROM t") =~ s/:.*//r,
+	'55000', 'a million statements');
 
 # Beside an open cursor: refused only if it would have to wait, and then fresh.
 my $token = write_token($primary);

@@ -16,6 +16,7 @@ my $standby = add_standby($primary, 'standby');
 my $cascaded = add_standby($standby, 'cascaded');
 $primary->safe_psql('postgres', <<'SQL');
 CREATE FUNCTION reads(int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT count(*) > 0 FROM t); END $$;
+CREATE TABLE heir () INHERITS (pg_catalog.pg_description);
 CREATE DOMAIN checked AS int CHECK (reads(VALUE));
 CREATE TYPE has_checked AS (c checked);
 CREATE SEQUENCE s;
@@ -138,7 +139,8 @@ is((run($standby, $impatient, "EXPLAIN (COSTS off) $_"))[0], (run($standby, 'RES
 like($answer, qr/i\|integer/, 'and \\d');
 $primary->safe_psql('postgres', "SELECT 1");
 foreach my $sql (
-	$count, 'SELECT 1 FROM t', 'EXPLAIN ANALYZE SELECT 1 FROM t', "SELECT query_to_xml('SELECT 1', true, true, '')", "SELECT lo_get(1)",
+	$count, 'SELECT 1 FROM t', 'SELECT 1 FROM t WHERE i::oid <> 0', "SELECT 1 FROM t WHERE i::oid <> '-'::regclass", 'SELECT 1 FROM pg_description',
+	"SELECT array_in('{5}', 'checked'::regtype, -1)", 'EXPLAIN ANALYZE SELECT 1 FROM t', "SELECT query_to_xml('SELECT 1', true, true, '')", "SELECT lo_get(1)",
 	'SELECT 1 FROM pg_largeobject', "SELECT word FROM ts_stat('SELECT ''a''::tsvector')", 'SELECT lsn_replicated(\'0/1\')',
 	'SELECT 5::checked', "SELECT '{5}'::checked[]", "SELECT * FROM json_to_record('{\"a\": 5}') AS x(a checked)", "SELECT json_populate_record(NULL::has_checked, '{\"c\": 5}')",
 	"SELECT domain_in('5', 'checked'::regtype, -1)", 'SELECT ROW(5)::has_checked', 'TABLE pg_sequences', 'SELECT pg_export_snapshot()', 'SELECT pg_last_committed_xact()',

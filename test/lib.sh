@@ -54,6 +54,17 @@ missing_clients() {
 	have gdb || say gdb
 	have patroni etcd curl || say patroni etcd-server python3-etcd curl
 	have prometheus prometheus-postgres-exporter || say prometheus prometheus-postgres-exporter
+	[ -e "$("$PG_CONFIG" --pkglibdir)/repmgr.so" ] || repmgr_package "$("$PG_CONFIG" --bindir)"
+}
+
+# Debian's package of repmgr; nothing if it has none for the server, whose library it is: forky
+# has none at all, and sid one for an older server than experimental's.  Argument: where
+# the server's programs are.
+repmgr_package() {
+	case $1 in
+		/usr/lib/postgresql/15/bin) say postgresql-15-repmgr ;;
+		/usr/lib/postgresql/17/bin) say postgresql-17-repmgr ;;
+	esac
 }
 
 # The python that has psycopg2 and psycopg: Debian's packages belong to Debian's

@@ -1,8 +1,8 @@
-# Writes to one address and reads from another while servers come and go, until its input
+# Writes to one address and reads from others while servers come and go, until its input
 # ends.  Prints how many writes there were and, strongly or behind a token, how many reads
 # and wrong ones among them; also after each line of input, with what is there by then.
 #
-#		failover.py PRIMARY READERS
+#		failover.py PRIMARY READERS [READERS ...]
 #
 # A read is wrong if it does not see what had been acknowledged when it began.  That
 # somebody can't be reached, or does not answer in time, is not.
@@ -11,6 +11,7 @@ import threading
 import psycopg2
 
 WRITERS = 4
+readers = sys.argv[2:]
 acknowledged = [(0, "")] * WRITERS  # number, token
 count = {"writes": 0, "strong": 0, "token": 0, "wrong": 0}
 lock = threading.Lock()
@@ -80,8 +81,8 @@ def reader(what, number):
 threads = []
 for i in range(WRITERS):
     threads.append(threading.Thread(target=repeat, args=(sys.argv[1], "SELECT 1", writer(i))))
-    threads.append(threading.Thread(target=repeat, args=(sys.argv[2], "SET lsn_tracker.max_staleness = 0", reader("strong", i))))
-    threads.append(threading.Thread(target=repeat, args=(sys.argv[2], "SELECT 1", reader("token", i))))
+    threads.append(threading.Thread(target=repeat, args=(readers[i % len(readers)], "SET lsn_tracker.max_staleness = 0", reader("strong", i))))
+    threads.append(threading.Thread(target=repeat, args=(readers[-1 - i % len(readers)], "SELECT 1", reader("token", i))))
 for thread in threads:
     thread.start()
 for line in sys.stdin:

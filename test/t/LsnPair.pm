@@ -29,7 +29,7 @@ INIT
 	};
 }
 
-# Is this not here, which a test takes: a program, a contrib module (.so), python with
+# Is this not here, which a test takes: a program, a library of the server's (.so), python with
 # its drivers, node with its?  test/check says at its end what was not tested for that.
 sub lacks
 {
@@ -40,7 +40,8 @@ sub lacks
 	  : $what =~ /\.so$/ ? -e (`pg_config --pkglibdir` =~ s/\n//r) . "/$what"
 	  : grep { -x "$_/$what" } split /:/, $ENV{PATH};
 
-	append_to_file("$ENV{TESTDIR}/not_tested", "  $FindBin::Script: no $what\n") if !$here;
+	my $why = $what eq ($ENV{NOT_PACKAGED} // '') ? ', of which Debian has no package for this server' : '';
+	append_to_file("$ENV{TESTDIR}/not_tested", "  $FindBin::Script: no $what$why\n") if !$here;
 	return !$here;
 }
 

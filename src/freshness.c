@@ -24,10 +24,10 @@
  * given the connection.  What the session has written, read or reached itself is kept in
  * any case.
  *
- * What SET LOCAL has set, set_config() with is_local, and a function's SET clause, is owed until the
- * transaction ends, and shown until then.  If it has been waited for, the session has read up to there, and
- * knows it like any other position.  If not, because it is lost, say, nothing of it is
- * left for whoever is given a pooled connection next.
+ * What SET LOCAL has set, set_config() with is_local, and a function's SET clause, is owed until
+ * the transaction ends, and shown until then.  If it has been waited for, the session has
+ * read up to there, and knows it like any other position.  If not, because it is lost, say,
+ * nothing of it is left for whoever is given a pooled connection next.
  *
  * How one tells an explicit setting from the server's restoring an old value: both
  * call the assign hook, only the former calls the check hook before.  That numbers

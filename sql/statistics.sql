@@ -18,7 +18,7 @@ FROM pg_attribute WHERE attrelid = 'pg_stat_lsn_tracker'::regclass AND attnum > 
 SELECT * FROM pg_stat_lsn_tracker_waits;
 
 -- a primary has nothing to wait for, and does not count it; but what it refuses
-CREATE TABLE counted (i int);
+CREATE TABLE counted AS SELECT 1 AS i;
 SELECT lsn_wait('0/1');
 \set VERBOSITY terse
 SELECT lsn_wait('0/1') FROM counted;

@@ -4,7 +4,7 @@
  *		What people and monitors look at: who waits, and the statistics.
  *
  * Runs in a client's session.  Together with functions.c, the only file that knows SQL's
- * calling conventions.  The columns are explained in README.md.
+ * calling conventions.  The columns are explained in doc/reference.md.
  *
  * lsn_waiters() has got other columns with each version.  The library does not know which
  * version of the SQL calls it: so each that needs more of the library has a name of its own

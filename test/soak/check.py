@@ -4,7 +4,7 @@
     check.py DIRECTORY
 
 Knows lists, times, and which token came with which write, and nothing of the
-extension.  DIRECTORY has what clients.c and soak.pl wrote down, each file sorted by
+extension.  DIRECTORY has what clients.c and nemesis.pl wrote down, each file sorted by
 its first column, a time; they are gone through together, once.  Beside them "final"
 has what the last primary holds in the end, which tells which writes have survived:
 "key value,value,..." a line; "final.b" and so on what the standbys hold.

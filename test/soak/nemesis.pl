@@ -426,15 +426,16 @@ sub restart_fault
 	my ($how, $on) = @_;
 	return sub {
 		my $s = $on eq 'primary' ? primary() : standby();
+		my $last = $how;
 		if ($how eq 'smart')
 		{
 			# it waits for its clients
 			note('primary_down', $s->{name}) if $on eq 'primary';
 			kill 'TERM', processes($s, 'postmaster');
 			usleep(1e6 * rand 3);
-			$how = 'fast';
+			$last = 'fast';
 		}
-		stop_server($s, $how);
+		stop_server($s, $last);
 		usleep(1e6 * rand 1);
 		revive($s);
 		return ("restart of $s->{name}", sub { });

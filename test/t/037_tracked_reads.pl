@@ -81,7 +81,7 @@ print(text, connection.info.parameter_status("lsn_tracker.token"))
 PY
 $primary->safe_psql('postgres', "SELECT lo_from_bytea(4711, 'x')");
 catch_up($primary, $standby);
-foreach my $node ($primary, $standby)
+foreach my $node (lacks('python') ? () : ($primary, $standby))
 {
 	my $text = $node->name =~ s/(.).*/$1/r;
 	my ($in, $out) = ('', '');

@@ -8,6 +8,10 @@ use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use FindBin;
+use lib $FindBin::RealBin;
+use LsnPair;
+
+plan skip_all => 'no python' if lacks('python');
 
 my $checker = "$FindBin::RealBin/../soak/check.py";
 my $n = 0;

@@ -343,6 +343,7 @@ ReadLocks(Relations *relations)
 		if (FastPathLockBits(i) != 0)
 			Add(relations, Announcement(MyDatabaseId, MyProc->fpRelId[i]));
 	}
+	/* or a lock that is moved in between could be seen in neither place */
 	pg_read_barrier();
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
@@ -528,6 +529,7 @@ Announce(uint64 wanted)
 
 		if (waiter->holds_locks)
 		{
+			/* StepAside()'s counterpart: the latch must not be one from before the mark */
 			pg_read_barrier();
 			SetLatch(waiter->latch);
 		}

@@ -94,6 +94,7 @@ SumUp(LsnSums *sums)
 		LsnCounters *counters = &tracker->counters[i];
 		bool		current = pg_atomic_read_u32(&counters->longest_since) == resets;
 
+		/* CountTime()'s counterpart */
 		pg_read_barrier();
 		for (int event = 0; event < N_EVENTS; event++)
 			sums->events[event] += pg_atomic_read_u64(&counters->events[event]);

@@ -116,6 +116,7 @@ CheckNotLostInCrash(const LsnTarget *target)
 		return;
 
 	n = Min(pg_atomic_read_u32(&tracker->n_restarts), MAX_RESTARTS);
+	/* NoteRestart()'s counterpart: what is counted must be read, and not what was there before */
 	pg_read_barrier();
 	for (uint32 i = 0; i < n; i++)
 	{

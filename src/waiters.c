@@ -311,8 +311,8 @@ LeaveQueue(void)
  * latch will be set once replay has reached wake_at, or has ended; if it waits
  * for a token or a transaction, also when something happened that could decide
  * it.  It is no longer in the queue then.  The caller must look at the state
- * again before it sleeps (model: woken, NO_LOOK_AFTER_ENTERING), and must have arranged for RemoveWaiter() to be
- * called on every way out.
+ * again before it sleeps (model: woken, NO_LOOK_AFTER_ENTERING), and must have arranged for
+ * RemoveWaiter() to be called on every way out.
  */
 void
 AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
@@ -663,6 +663,7 @@ PromptDueWaiters(bool everybody)
 		if (waiter->heap_index != NOT_QUEUED &&
 			(waiter->wake_at <= replayed || (AwaitsXact(waiter) ? xacts : tokens)))
 		{
+			/* AddWaiter()'s counterpart: the latch must not be one from before the place */
 			pg_read_barrier();
 			SetLatch(waiter->latch);
 			prompted++;
@@ -684,6 +685,7 @@ PromptEverybody(void)
 
 		if (waiter->heap_index != NOT_QUEUED)
 		{
+			/* as above */
 			pg_read_barrier();
 			SetLatch(waiter->latch);
 		}

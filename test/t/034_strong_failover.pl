@@ -9,18 +9,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
-# Where a standby asks, whatever it replays
-sub have_ask
-{
-	my ($node, $upstream) = @_;
-	my $conninfo = $upstream ? $upstream->connstr('postgres') : '';
-
-	$conninfo =~ s/'/''/g;
-	$node->safe_psql('postgres', "ALTER SYSTEM SET lsn_tracker.primary_conninfo = '$conninfo'");
-	$node->reload;
-	return;
-}
-
 my $count = 'SELECT count(*) FROM t';
 my $strong = 'SET lsn_tracker.max_staleness = 0; SET lsn_tracker.default_timeout = 0';
 

@@ -13,18 +13,6 @@ use lib $FindBin::RealBin;
 use LsnPair;
 use Debugger;
 
-# Where a standby asks, whatever it replays
-sub have_ask
-{
-	my ($node, $upstream) = @_;
-	my $conninfo = $upstream ? $upstream->connstr('postgres') : '';
-
-	$conninfo =~ s/'/''/g;
-	$node->safe_psql('postgres', "ALTER SYSTEM SET lsn_tracker.primary_conninfo = '$conninfo'");
-	$node->reload;
-	return;
-}
-
 my $a = new_primary('a');
 my $b = add_standby($a, 'b');
 # nobody looks by himself

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(lacks new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow pause resume sqlstate compile future_lsn reach
+our @EXPORT = qw(lacks new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow have_ask pause resume sqlstate compile future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid link_worker stop_link session
   uri start_bouncer stop_bouncer pooled report_client ask start_asking answer);
 
@@ -189,10 +189,22 @@ sub cut_off
 sub follow
 {
 	my ($node, $upstream) = @_;
-	my $conninfo = $upstream->connstr;
+	return set_conninfo($node, 'primary_conninfo', $upstream->connstr);
+}
+
+# Have it ask another one, whatever it replays; undef: as it streams.
+sub have_ask
+{
+	my ($node, $upstream) = @_;
+	return set_conninfo($node, 'lsn_tracker.primary_conninfo', $upstream ? $upstream->connstr('postgres') : '');
+}
+
+sub set_conninfo
+{
+	my ($node, $setting, $conninfo) = @_;
 
 	$conninfo =~ s/'/''/g;
-	$node->safe_psql('postgres', "ALTER SYSTEM SET primary_conninfo = '$conninfo'");
+	$node->safe_psql('postgres', "ALTER SYSTEM SET $setting = '$conninfo'");
 	$node->reload;
 	return;
 }

@@ -525,8 +525,9 @@ BringXactWaitersForward(TransactionId xid, int nsubxids, const TransactionId *su
 
 /*
  * Worker, in poll mode: nobody tells it which transactions have ended.  Make due
- * whoever waits for one that has, as the startup process does.  May raise an error
- * of the server's look-up.
+ * whoever waits for one that has, as the startup process does.  The caller must call
+ * WakeDueWaiters() then, for we have held the lock.  May raise an error of the
+ * server's look-up.
  */
 void
 BringEndedXactsForward(void)

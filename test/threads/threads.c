@@ -155,7 +155,7 @@ SleepOnLatch(Latch *latch, long ms)
 	struct timespec until;
 	bool		set;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += ms / 1000;
 	until.tv_nsec += ms % 1000 * 1000000;
 	if (until.tv_nsec >= 1000000000)
@@ -247,6 +247,18 @@ Now(void)
 	return (uint64) now.tv_sec * 1000 * MS + now.tv_nsec;
 }
 
+/*
+ * Not sched_yield(): after so many turns the sanitizer has forgotten what this thread
+ * did before, and a race with it has no function's name that could be suppressed.
+ */
+static void
+PauseBriefly(void)
+{
+	struct timespec pause = {0, 20000};
+
+	nanosleep(&pause, NULL);
+}
+
 /* ---- what the processes do ---- */
 
 static void
@@ -281,7 +293,7 @@ StandStill(void)
 					pg_atomic_read_u32(&tracker->on_their_way));
 			exit(1);
 		}
-		sched_yield();
+		PauseBriefly();
 	}
 	pg_atomic_write_u32(&still, 0);
 }
@@ -290,7 +302,7 @@ static void
 AwaitMotion(void)
 {
 	while (pg_atomic_read_u32(&still) && !pg_atomic_read_u32(&stop))
-		sched_yield();
+		PauseBriefly();
 }
 
 /* TrackedRedo() and its like */
@@ -385,7 +397,10 @@ LinkWorker(void *seed)
 		if (SomebodyAsks())
 			HandOutAnswer(asked_at, &answer);
 		(void) CopyWaiters(copy);
+		/* as the worker in poll mode: it held the lock, so it has to look */
 		BringEndedXactsForward();
+		while (WakeDueWaiters(true))
+			;
 		sched_yield();
 	}
 	free(copy);
@@ -495,8 +510,10 @@ Session(void *arg)
 					continue;
 				break;
 			}
-			if ((IsQuestion(&target) && AnswerTo(&target, &answer)) ||
-				Reached(&target, &wake_at, &seen))
+			/* with an answer, it is its turn once that has been replayed */
+			if (IsQuestion(&target) && AnswerTo(&target, &answer))
+				target = answer;
+			if (Reached(&target, &wake_at, &seen))
 			{
 				fprintf(stderr, "session %d sleeps although its turn has come: position %llu, timeline %u, transaction %llu, question %llu\n",
 						my_number, (unsigned long long) target.replay_to, target.timeline,
@@ -516,6 +533,7 @@ main(int argc, char **argv)
 	int			seconds = atoi(argv[1]);
 	unsigned int seed = atoi(argv[3]);
 	pthread_t  *threads;
+	pthread_condattr_t by_monotonic;
 	int			n_threads = 0;
 	SessionArg *args;
 
@@ -531,10 +549,13 @@ main(int argc, char **argv)
 	tracker->xid_chains = calloc(16, sizeof(int));
 	for (int i = 0; i < 16; i++)
 		tracker->xid_chains[i] = NOBODY;
+	/* a step of the clock would end all sleeps */
+	pthread_condattr_init(&by_monotonic);
+	pthread_condattr_setclock(&by_monotonic, CLOCK_MONOTONIC);
 	for (int i = 0; i < MaxBackends; i++)
 	{
 		pthread_mutex_init(&sleepers[i].mutex, NULL);
-		pthread_cond_init(&sleepers[i].set, NULL);
+		pthread_cond_init(&sleepers[i].set, &by_monotonic);
 		tracker->waiters[i].heap_index = NOT_QUEUED;
 	}
 	tracker->link.questions = NOBODY;

@@ -128,7 +128,7 @@ NextProcLock(int partition, PROCLOCK *previous)
  *
  * Without a lock, since only the session itself takes and releases its locks.
  * But others may move one from the slots to the lists, where they enter it first:
- * so the slots are looked at first, too.
+ * so the slots are looked at first, too (model: found, SECOND_PLACE_FIRST).
  */
 static inline bool
 HoldsLocks(void)

@@ -179,7 +179,10 @@ StepAside(void)
 	if (HoldsLocks())
 	{
 		me->latch = MyLatch;
-		/* who sees the mark must see the latch, which is NULL at first */
+		/*
+		 * Who sees the mark must see the latch, which is NULL at first (model: told,
+		 * SAID_BEFORE_WRITTEN).
+		 */
 		pg_write_barrier();
 		me->holds_locks = true;
 		/*
@@ -343,7 +346,10 @@ ReadLocks(Relations *relations)
 		if (FastPathLockBits(i) != 0)
 			Add(relations, Announcement(MyDatabaseId, MyProc->fpRelId[i]));
 	}
-	/* or a lock that is moved in between could be seen in neither place */
+	/*
+	 * Or a lock that is moved in between could be seen in neither place (model: found,
+	 * SECOND_PLACE_FIRST).
+	 */
 	pg_read_barrier();
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
@@ -529,7 +535,10 @@ Announce(uint64 wanted)
 
 		if (waiter->holds_locks)
 		{
-			/* StepAside()'s counterpart: the latch must not be one from before the mark */
+			/*
+			 * StepAside()'s counterpart: the latch must not be one from before the mark
+			 * (model: told, READ_BEFORE_ASKED).
+			 */
 			pg_read_barrier();
 			SetLatch(waiter->latch);
 		}

@@ -98,13 +98,13 @@ MarkCommitting(TransactionId xid)
 	LsnCommitter *me = &tracker->committers[MyProcNumber];
 
 	pg_atomic_write_u64(&me->written, XactLastRecEnd);
-	/* who finds the mark must find that, and nothing older */
+	/* who finds the mark must find that: with an older one he waits for a later commit, too */
 	pg_write_barrier();
 
 	/*
 	 * Seen before the commit is: that is made visible under a lock, and so is
 	 * an id given out.  Without the mark a commit could be missed that is visible
-	 * and not noted.
+	 * and not noted (model: newest, visible, NO_MARK).
 	 */
 	pg_atomic_write_u32(&me->committing, TransactionIdIsValid(xid) ? xid : WITHOUT_ID);
 }
@@ -121,7 +121,7 @@ MarkCommitted(TransactionId xid)
 	/* nobody can see what has none */
 	if (TransactionIdIsValid(xid))
 		pg_atomic_write_u64(&me->end, XactLastCommitEnd);
-	/* who finds no mark must find the end */
+	/* who finds no mark must find the end (model: newest, UNMARKED_BEFORE_NOTED) */
 	pg_write_barrier();
 	pg_atomic_write_u32(&me->committing, NOT_COMMITTING);
 	pg_atomic_write_u32(&me->finishing, 0);
@@ -146,18 +146,24 @@ ReadCommitter(int number, XLogRecPtr *end)
 			known = true;
 		else
 		{
-			TransactionId running;
+			TransactionId running = proc->xid;
 
-			/* the mark first: it is made earlier and taken away later */
-			pg_read_barrier();
-			running = proc->xid;
+			/*
+			 * Who has the mark's id runs: nobody has seen his commit, and his
+			 * earlier ones are noted.  In whichever order the two were read: no
+			 * commit of that id was visible when we were asked (model: newest,
+			 * MARKED_IS_UNSEEN).
+			 */
 			known = mark == WITHOUT_ID ? TransactionIdIsValid(running) : running == mark;
 		}
 		/* it is a matter of some instructions, if the process is running */
 		if (!known)
 			SPIN_DELAY();
 	}
-	/* the mark first: what was noted before it went must be read */
+	/*
+	 * The mark first: what was noted before it went must be read (model: newest,
+	 * END_READ_BEFORE_MARK).
+	 */
 	pg_read_barrier();
 	*end = pg_atomic_read_u64(&committer->end);
 	return known;
@@ -202,7 +208,8 @@ NotePrepared(void)
 
 		/*
 		 * Under it the next one is entered.  Without it we could look in the
-		 * moment when the last one's id is wiped out, and find nothing new.
+		 * moment when the last one's id is wiped out, and find nothing new (model:
+		 * newest, NO_LOCK_ON_ENTRIES).
 		 */
 		LWLockAcquire(TwoPhaseStateLock, LW_SHARED);
 		now = xid = proc->xid;
@@ -215,12 +222,15 @@ NotePrepared(void)
 		if (last == now)
 			continue;
 
-		/* in this order: who finds it seen must find it noted */
+		/* in this order: who finds it seen must find it noted (model: newest, SEEN_BEFORE_NOTED) */
 		NoteEverything();
 		pg_write_barrier();
 		pg_atomic_write_u64(&tracker->prepared_seen[i], now);
 	}
-	/* who has found an entry seen must not read what was noted from before that */
+	/*
+	 * Who has found an entry seen must not read what was noted from before that (model:
+	 * newest, NOTED_READ_BEFORE_SEEN).
+	 */
 	pg_read_barrier();
 }
 
@@ -302,7 +312,7 @@ InvisibleCommit(int number, XLogRecPtr lsn)
 		return ((uint64) 1 << 32) | finishing;
 	if (mark == NOT_COMMITTING)
 		return 0;
-	/* or what was written could be that of an earlier transaction */
+	/* MarkCommitting()'s counterpart */
 	pg_read_barrier();
 	if (pg_atomic_read_u64(&committer->written) >= lsn)
 		return 0;

@@ -72,7 +72,7 @@ CountTime(LsnMetric metric, uint64 ns)
 	{
 		for (int i = 0; i < N_METRICS; i++)
 			pg_atomic_write_u64(&mine->longest[i], 0);
-		/* who finds the number must not find an old time */
+		/* who finds the number must not find an old time (model: told, SAID_BEFORE_WRITTEN) */
 		pg_write_barrier();
 		pg_atomic_write_u32(&mine->longest_since, resets);
 	}
@@ -94,7 +94,7 @@ SumUp(LsnSums *sums)
 		LsnCounters *counters = &tracker->counters[i];
 		bool		current = pg_atomic_read_u32(&counters->longest_since) == resets;
 
-		/* CountTime()'s counterpart */
+		/* CountTime()'s counterpart (model: told, READ_BEFORE_ASKED) */
 		pg_read_barrier();
 		for (int event = 0; event < N_EVENTS; event++)
 			sums->events[event] += pg_atomic_read_u64(&counters->events[event]);

@@ -95,7 +95,7 @@ NoteRestart(XLogRecPtr lsn)
 	uint32		n = pg_atomic_read_u32(&tracker->n_restarts);
 
 	pg_atomic_write_u64(&tracker->restarts[n % MAX_RESTARTS], lsn);
-	/* whoever sees it counted must see it */
+	/* whoever sees it counted must see it (model: told, SAID_BEFORE_WRITTEN) */
 	pg_write_barrier();
 	pg_atomic_write_u32(&tracker->n_restarts, n + 1);
 }
@@ -116,7 +116,10 @@ CheckNotLostInCrash(const LsnTarget *target)
 		return;
 
 	n = Min(pg_atomic_read_u32(&tracker->n_restarts), MAX_RESTARTS);
-	/* NoteRestart()'s counterpart: what is counted must be read, and not what was there before */
+	/*
+	 * NoteRestart()'s counterpart: what is counted must be read, and not what was there
+	 * before (model: told, READ_BEFORE_ASKED).
+	 */
 	pg_read_barrier();
 	for (uint32 i = 0; i < n; i++)
 	{

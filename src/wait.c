@@ -169,7 +169,7 @@ TargetReached(const LsnTarget *target, Outlook *outlook)
 	/*
 	 * First whether recovery has ended, then how far it came.  The other way
 	 * round, the last records could be replayed between the two and a target
-	 * among them would be called lost.
+	 * among them would be called lost (model: told, READ_BEFORE_ASKED).
 	 */
 	ended = pg_atomic_read_u64(&tracker->replayed) == REPLAY_ENDED ||
 		!RecoveryInProgress();

@@ -327,7 +327,10 @@ AddWaiter(const LsnTarget *target, XLogRecPtr wake_at)
 	me->wake_at = Min(wake_at, LAST_TARGET);
 	me->pid = MyProcPid;
 	me->latch = MyLatch;
-	/* PromptDueWaiters() reads without the lock: not the place before the latch */
+	/*
+	 * PromptDueWaiters() reads without the lock: not the place before the latch (model:
+	 * told, SAID_BEFORE_WRITTEN).
+	 */
 	pg_write_barrier();
 	Sift(tracker->heap_size++, me);
 	Link(me);
@@ -664,7 +667,10 @@ PromptDueWaiters(bool everybody)
 		if (waiter->heap_index != NOT_QUEUED &&
 			(waiter->wake_at <= replayed || (AwaitsXact(waiter) ? xacts : tokens)))
 		{
-			/* AddWaiter()'s counterpart: the latch must not be one from before the place */
+			/*
+			 * AddWaiter()'s counterpart: the latch must not be one from before the
+			 * place (model: told, READ_BEFORE_ASKED).
+			 */
 			pg_read_barrier();
 			SetLatch(waiter->latch);
 			prompted++;

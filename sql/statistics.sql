@@ -44,7 +44,14 @@ SELECT count(*) FROM pg_stat_lsn_tracker_waits;
 SELECT * FROM lsn_waiters();
 SELECT lsn_eta('0/1');
 SELECT pg_stat_lsn_tracker_reset();
+-- nor see how the primary is reached, which may have a password
+\set VERBOSITY sqlstate
+SHOW lsn_tracker.primary_conninfo;
+SET lsn_tracker.primary_conninfo = 'host=elsewhere';
+\set VERBOSITY default
+SELECT count(*) FROM pg_settings WHERE name = 'lsn_tracker.primary_conninfo';
 RESET ROLE;
+SELECT count(*) FROM pg_settings WHERE name = 'lsn_tracker.primary_conninfo';
 GRANT EXECUTE ON FUNCTION pg_stat_lsn_tracker_reset() TO regress_lsn_monitor;
 SET ROLE regress_lsn_monitor;
 SELECT pg_stat_lsn_tracker_reset();

@@ -138,7 +138,20 @@ ReadsMore(Node *node, void *context)
 					if (EntryReadsMore(lfirst_node(RangeTblEntry, lc)))
 						return true;
 				}
-				return query_tree_walker(query, ReadsMore, context, 0);
+				return query_tree_walker(query, ReadsMore, context, QTW_EXAMINE_SORTGROUP);
+			}
+		case T_SetOperationStmt:
+			/* the server's walker leaves these out */
+			if (ReadsMore((Node *) ((SetOperationStmt *) node)->groupClauses, context))
+				return true;
+			break;
+		case T_SortGroupClause:
+			{
+				SortGroupClause *sort = (SortGroupClause *) node;
+
+				/* anybody's operators may be those of a builtin type */
+				return IsReadingFunction(get_opcode(sort->eqop), NULL) ||
+					(OidIsValid(sort->sortop) && IsReadingFunction(get_opcode(sort->sortop), NULL));
 			}
 		case T_Const:
 			return IsUsersType(((Const *) node)->consttype);

@@ -20,6 +20,13 @@ CREATE TABLE heir () INHERITS (pg_catalog.pg_description);
 CREATE DOMAIN checked AS int CHECK (reads(VALUE));
 CREATE TYPE has_checked AS (c checked);
 CREATE SEQUENCE s;
+CREATE FUNCTION less(int, int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN reads($1) AND $1 < $2; END';
+CREATE OPERATOR <^ (LEFTARG = int, RIGHTARG = int, FUNCTION = less);
+CREATE OPERATOR CLASS less FOR TYPE int USING btree AS OPERATOR 1 <^, OPERATOR 3 =, FUNCTION 1 btint4cmp(int, int);
+CREATE FUNCTION same(json, json) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN reads(1) AND $1::text = $2::text; END';
+CREATE FUNCTION hash(json) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT hashtext($1::text)';
+CREATE OPERATOR = (LEFTARG = json, RIGHTARG = json, FUNCTION = same, HASHES);
+CREATE OPERATOR CLASS same DEFAULT FOR TYPE json USING hash AS OPERATOR 1 =, FUNCTION 1 hash(json);
 SQL
 catch_up($primary, $cascaded);
 
@@ -122,7 +129,8 @@ my $begin = questions();
 my $link = stop_link($standby);
 my $impatient = "$strong;\nSET lsn_tracker.default_timeout = 300";
 foreach my $sql (
-	'SELECT 1', 'SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() IS NULL', 'SELECT count(*) > 0 FROM pg_class', 'TABLE pg_stat_activity',
+	'SELECT 1', 'SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn() IS NULL', 'SELECT count(*) > 0 FROM pg_class',
+	"SELECT relkind, count(DISTINCT relname), row_number() OVER (ORDER BY relkind USING >) FROM pg_class GROUP BY relkind UNION SELECT 'x', 1, 2 ORDER BY 3", 'TABLE pg_stat_activity',
 	"SELECT 1 WHERE ':funcid' = '2924'", 'SHOW lsn_tracker.max_staleness', 'BEGIN; COMMIT', 'VALUES (1)', 'SELECT * FROM pg_stat_replication',
 	"SELECT set_config('a.b', 'c', false)", 'SELECT count(*) FROM pg_settings, pg_locks, pg_database')
 {
@@ -144,6 +152,8 @@ foreach my $sql (
 	'SELECT 1 FROM pg_largeobject', "SELECT word FROM ts_stat('SELECT ''a''::tsvector')", 'SELECT lsn_replicated(\'0/1\')',
 	'SELECT 5::checked', "SELECT '{5}'::checked[]", "SELECT * FROM json_to_record('{\"a\": 5}') AS x(a checked)", "SELECT json_populate_record(NULL::has_checked, '{\"c\": 5}')",
 	"SELECT domain_in('5', 'checked'::regtype, -1)", 'SELECT ROW(5)::has_checked', 'TABLE pg_sequences', 'SELECT pg_export_snapshot()', 'SELECT pg_last_committed_xact()',
+	'SELECT i FROM generate_series(1, 3) i ORDER BY i USING <^', 'SELECT array_agg(i ORDER BY i USING <^) FROM generate_series(1, 3) i',
+	'SELECT DISTINCT to_json(i) FROM generate_series(1, 3) i', 'SELECT to_json(1) UNION SELECT to_json(1)',
 	"SELECT (SELECT count(*) FROM t)", "WITH x AS MATERIALIZED ($count) SELECT * FROM x", 'DO $$BEGIN END$$', 'BEGIN ISOLATION LEVEL REPEATABLE READ')
 {
 	($answer, $error) = run($standby, $impatient, $sql);

@@ -6,6 +6,7 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(sleep);
 use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
@@ -28,6 +29,15 @@ sub counts
 sub reset_stats
 {
 	$monitor->query('SELECT pg_stat_lsn_tracker_reset()');
+}
+
+# Keep a process from doing anything, until it is told to go on (CONT).
+sub stop_process
+{
+	my ($pid) = @_;
+
+	kill 'STOP', $pid;
+	sleep 0.001 until slurp_file("/proc/$pid/status") =~ /^State:\s+T/m;
 }
 
 # Run SQL, see what is counted then.
@@ -73,7 +83,7 @@ $standby->poll_query_until('postgres', "SELECT min(now() - waitstart) > '20 ms' 
 reach($primary, $future);
 is(scalar finish_wait($_), 't', 'woken') foreach @waiters;
 is(counts(), 'function_waits=3 slept=3', 'all are counted');
-is($monitor->query('SELECT startup_wakeups + worker_wakeups + session_wakeups FROM pg_stat_lsn_tracker'), '3', 'and by whom they were woken');
+is($monitor->query('SELECT startup_wakeups + worker_wakeups + session_wakeups FROM pg_stat_lsn_tracker'), '3', 'each woken once');
 is($monitor->query('SELECT wait_time >= 60 AND max_wait_time >= 20 AND max_wait_time < wait_time, waiting, max_waiting FROM pg_stat_lsn_tracker'),
 	't|0|3', 'their time');
 is($monitor->query("SELECT max(count), max(count) FILTER (WHERE bucket_le <= 0.01) FROM pg_stat_lsn_tracker_waits WHERE metric = 'function'"),
@@ -97,12 +107,71 @@ is(counts(), 'at_once=1 function_waits=4 slept=3', 'what has been counted outliv
 reset_stats();
 is($monitor->query('SELECT wait_time, max_wait_time, max_waiting FROM pg_stat_lsn_tracker'), '0|0|0', 'reset: times, and most at once');
 
+# By whom they are woken: 16 by the startup process (WAKE_BATCH), and while these are on their way
+# nobody by it.  So the worker wakes the next one, or, should that be slow, who leaves the queue.
+# Those who wait are stopped, or they might find out by themselves.
+@waiters = map { session($standby) } 1 .. 17;
+foreach my $case ([ 'worker', '16|1|0' ], [ 'session', '16|0|1' ])
+{
+	my ($by, $expected) = @$case;
+	my @targets = map { future_lsn($primary, $_) } 20_000, 200_000;
+	my @stopped = $by eq 'session' ? worker_pid($standby) : ();
+
+	reset_stats();
+	start_wait($waiters[$_], "SELECT lsn_wait('$targets[$_ == 16]', 0)") foreach 0 .. 16;
+	await_waiters($standby, 17);
+	unshift @stopped, split /\n/, $monitor->query('SELECT pid FROM lsn_waiters() ORDER BY target');
+	stop_process($_) foreach @stopped;
+	foreach my $target (@targets)
+	{
+		reach($primary, $target);
+		# which is said behind the waking
+		$standby->poll_query_until('postgres', "SELECT pg_last_wal_replay_lsn() >= '$target'") or die 'not replayed';
+	}
+	if ($by eq 'session')
+	{
+		is($monitor->query('SELECT count(*) FROM lsn_waiters()'), '1', 'neither the startup process nor the worker wakes it');
+		kill 'CONT', shift @stopped;
+	}
+	await_waiters($standby, 0);
+	kill 'CONT', @stopped;
+	is(join(' ', map { scalar finish_wait($_) } @waiters), join(' ', ('t') x 17), "woken, the last by: $by");
+	is($monitor->query('SELECT startup_wakeups, worker_wakeups, session_wakeups FROM pg_stat_lsn_tracker'), $expected, 'and counted so');
+}
+$_->quit foreach @waiters;
+
 # Replay
 is($monitor->query('SELECT last_replayed_end_lsn = pg_last_wal_replay_lsn(), last_replayed_tli, pause_state FROM pg_stat_lsn_tracker'),
 	't|1|not paused', 'where replay stands');
 $monitor->query('SELECT lsn_staleness()');
 is($monitor->query("SELECT staleness < '1 min', questions, answers, question_failures, question_time > 0 FROM pg_stat_lsn_tracker"),
 	't|1|1|0|t', 'how old the data may be, and the questions that told it');
+is($monitor->query('SELECT max_question_time = question_time FROM pg_stat_lsn_tracker'), 't', 'one question: the longest');
+
+# A question of which the answer takes its time, and one that is not answered
+my $reader = session($standby);
+$reader->query('SET lsn_tracker.max_staleness = 0');
+foreach my $case ([ 'late', '2|2|0' ], [ 'never', '4|3|1' ])
+{
+	my ($answered, $expected) = @$case;
+	my $sender = $primary->safe_psql('postgres', "SELECT pid FROM pg_stat_replication WHERE application_name = 'lsn_tracker'");
+	my ($asked) = split /\|/, $monitor->query('SELECT questions + 1 FROM pg_stat_lsn_tracker');
+
+	stop_process($sender);
+	start_wait($reader, $count =~ s/;//r);
+	$standby->poll_query_until('postgres', "SELECT questions = $asked FROM pg_stat_lsn_tracker") or die 'not asked';
+	# so long it takes at least
+	sleep 0.1 if $answered eq 'late';
+	$primary->safe_psql('postgres', "SELECT pg_terminate_backend($sender)") if $answered eq 'never';
+	kill 'CONT', $sender;
+	is((finish_wait($reader))[1], '', "answered: $answered, and again if need be");
+	is($monitor->query('SELECT questions, answers, question_failures FROM pg_stat_lsn_tracker'), $expected, 'counted');
+	is($monitor->query('SELECT max_question_time >= 100, max_question_time < question_time, question_time < 60000 FROM pg_stat_lsn_tracker'), 't|t|t',
+		'the longest is that one');
+}
+reset_stats();
+is($monitor->query('SELECT question_failures, question_time, max_question_time FROM pg_stat_lsn_tracker'), '0|0|0', 'reset, too');
+$reader->quit;
 
 # Who waits: since when, until when, for what.
 $future = future_lsn($primary, 1_000_000);
@@ -141,8 +210,21 @@ $_->quit foreach $waiter, $own, $gate;
 # A cancelled wait that gives way, and the end of recovery
 $primary->safe_psql('postgres', 'CREATE TABLE wanted (i int)');
 catch_up($primary, $standby);
-reset_stats();
 $waiter = session($standby);
+
+# Replay that is told to pause while a session keeps a lock from it does so later.
+$waiter->query('BEGIN; SELECT count(*) FROM wanted');
+$primary->safe_psql('postgres', 'BEGIN; LOCK TABLE wanted; COMMIT');
+await_conflict($standby, 'relation');
+$monitor->query('SELECT pg_wal_replay_pause()');
+is($monitor->query('SELECT pause_state FROM pg_stat_lsn_tracker'), 'pause requested', 'told to pause');
+$waiter->query('ROLLBACK');
+$standby->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'") or die 'not paused';
+is($monitor->query('SELECT pause_state FROM pg_stat_lsn_tracker'), 'paused', 'paused');
+resume($standby);
+is($monitor->query('SELECT pause_state FROM pg_stat_lsn_tracker'), 'not paused', 'and not any more');
+
+reset_stats();
 $waiter->query('BEGIN; SELECT count(*) FROM wanted');
 start_wait($waiter, "SELECT lsn_wait('FFFFFFFF/0', 0)");
 await_waiters($standby, 1);
@@ -157,7 +239,8 @@ $primary->stop;
 $standby->promote;
 like((finish_wait($waiter))[1], qr/recovery ended/, 'recovery ends');
 is(counts(), 'function_waits=1 recovery_ended=1 slept=1', 'counted');
-is($monitor->query('SELECT last_replayed_end_lsn IS NULL, replay_rate IS NULL, staleness FROM pg_stat_lsn_tracker'), 't|t|00:00:00', 'a primary');
+is($monitor->query('SELECT last_replayed_end_lsn IS NULL, last_replayed_tli IS NULL, pause_state IS NULL, replay_rate IS NULL, staleness FROM pg_stat_lsn_tracker'),
+	't|t|t|t|00:00:00', 'a primary');
 
 $_->quit foreach $waiter, $monitor;
 

@@ -24,6 +24,7 @@ sub detail
 }
 
 # Nothing written, nothing to replay: no rate, whatever has been waited for.
+is($standby->safe_psql('postgres', 'SELECT replay_rate IS NULL FROM pg_stat_lsn_tracker'), 't', 'no rate in the view');
 my $future = future_lsn($primary, 100_000_000);
 detail("SELECT lsn_require('$future', 300)") for 1 .. 2;
 my $detail = detail("SELECT lsn_require('$future', 1000)");
@@ -52,6 +53,25 @@ cmp_ok($bytes, '>', $real / 3, "the rate is that of replay ($bytes, measured $re
 cmp_ok($bytes, '<', $real * 3, 'and not more');
 cmp_ok(abs($seconds - $to_go / $bytes), '<', 0.2, 'and the time what follows from it');
 
+# The same where one can look without an error: the rate, and who waits how long still.
+my $waiter = session($standby);
+my $near = $standby->safe_psql('postgres', "SELECT pg_last_wal_replay_lsn() + (2 * replay_rate)::numeric FROM pg_stat_lsn_tracker");
+start_wait($waiter, "SELECT lsn_wait('$near', 0)");
+await_waiters($standby, 1);
+$start = time;
+my ($viewed, $eta, $to_near, $same) = split /\|/, $standby->safe_psql('postgres', <<SQL);
+SELECT replay_rate, extract(epoch FROM eta), bytes_to_go, abs(extract(epoch FROM eta - lsn_eta(target))) < 0.5
+FROM pg_stat_lsn_tracker, lsn_waiters()
+SQL
+cmp_ok($viewed, '>', $real / 3, "the view's rate is that of replay ($viewed)");
+cmp_ok($viewed, '<', $real * 3, 'and not more');
+cmp_ok(abs($eta - $to_near / $viewed), '<', 0.5, "the waiter's time is what follows from it");
+is($same, 't', 'and lsn_eta() says so, too');
+is(scalar finish_wait($waiter), 't', 'it is there');
+my $took = time - $start;
+cmp_ok($took, '>', $eta / 3, "in the time that was said ($took s, said $eta)");
+cmp_ok($took, '<', $eta * 3 + 1, 'or about that');
+
 # In front of a statement, too, and where the primary has been asked.
 foreach my $owed ("SET lsn_tracker.token = '$target';", 'SET lsn_tracker.max_staleness = 0;')
 {
@@ -69,6 +89,10 @@ like($detail, qr/have not been received\. The rate of the last minute was \d+ by
 pause($standby);
 $detail = detail("SELECT lsn_require('$target', 600)");
 like($detail, qr/bytes to go\. The rate of the last minute was \d+ bytes per second; how long it takes is not known\.$/, 'paused');
+start_wait($waiter, "SELECT lsn_wait('$target', 0)");
+await_waiters($standby, 1);
+is($standby->safe_psql('postgres', "SELECT eta IS NULL, bytes_to_go = '$target' - pg_last_wal_replay_lsn(), replay_rate > 0 FROM lsn_waiters(), pg_stat_lsn_tracker"),
+	't|t|t', 'paused: who waits can not be told');
 resume($standby);
 
 $writer->quit;

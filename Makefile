@@ -17,7 +17,8 @@
 #	make demo		show what it does on a throw-away primary and standby
 #	make bench		measure it; QUICK=1 for a first look
 #	make soak		believe nothing: clients read in every way beside faults of every
-#				kind, and what they saw is checked; SECONDS, CLIENTS, SEED, MODE
+#				kind, and what they saw is checked; SECONDS, CLIENTS, SEED, MODE,
+#				FAULTS=0 for none, VERSION=18 as check-versions does
 #
 # All but the first line and dist run as root or as a user with sudo, need
 # nothing installed on a Debian machine, and leave the installed server alone.
@@ -98,7 +99,7 @@ demo:
 bench:
 	@QUICK='$(QUICK)' test/bench/run
 soak:
-	@test/soak/run '$(SECONDS)' '$(CLIENTS)' '$(SEED)' '$(MODE)'
+	@test/soak/run '$(SECONDS)' '$(CLIENTS)' '$(SEED)' '$(MODE)' '$(FAULTS)' '$(VERSION)'
 
 .PHONY: $(OWN_GOALS)
 

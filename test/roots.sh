@@ -101,3 +101,22 @@ root_with() {
 	} >"$WORK/install.log" 2>&1 || { tail -n 20 "$WORK/install.log"; return 1; }
 	in_root "$ROOT" apt-get clean
 }
+
+# Run make with these arguments on a server version, in its root for tests.  Sets ROOT;
+# the tree is in $ROOT/src.  Says why not, and returns false, if that can't be done.
+# Arguments: the version, make's.
+make_in_root() {
+	local version=$1
+	shift
+	have debootstrap unshare || apt_install debootstrap util-linux || return
+	# shellcheck disable=SC2046
+	root_with "$version" test make gcc libc6-dev perl libipc-run-perl libpq-dev \
+		python3-psycopg2 python3-psycopg pgbouncer haproxy patroni etcd-server python3-etcd curl prometheus prometheus-postgres-exporter nodejs gdb libfaketime "postgresql-$version" "postgresql-server-dev-$version" \
+		$(repmgr_package "/usr/lib/postgresql/$version/bin") || return
+	as_root rm -rf "$ROOT/src"
+	copy_tree "$WORK/tree.$version"
+	[ -z "${NODE_MODULES:-}" ] || cp -R "$NODE_MODULES" "$WORK/tree.$version/node_modules"
+	as_root mv "$WORK/tree.$version" "$ROOT/src"
+	# what takes no packages of Node.js has none there
+	in_root "$ROOT" env ${CI:+CI=$CI} NODE_MODULES=/src/node_modules PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" make -C /src "$@"
+}

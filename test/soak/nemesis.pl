@@ -1,6 +1,6 @@
 # What "make soak" does to the servers while the clients work on them.
 #
-#	nemesis.pl DIRECTORY SECONDS CLIENTS SEED MODE
+#	nemesis.pl DIRECTORY SECONDS CLIENTS SEED MODE FAULTS
 #
 # In DIRECTORY are "clients" and "delay", the programs; the servers, a to d, and the
 # history go there.  a begins as the primary, b and c are its standbys, d is one of c.
@@ -30,7 +30,7 @@ use List::Util qw(first shuffle);
 use POSIX qw(setpgid);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime usleep);
 
-my ($dir, $seconds, $n_clients, $seed, $mode) = @ARGV;
+my ($dir, $seconds, $n_clients, $seed, $mode, $faults) = @ARGV;
 my $user = getpwuid($>);
 my $port = 5432;
 my $patience = 90;
@@ -797,3 +797,13 @@ foreach my $s (values %server)
 foreach my $s (standbys(), primary()) { stop_server($s, 'fast') }
 
 print "\nFaults: ", join(', ', map { "$_ $injected{$_}" } sort keys %injected), "\n\n";
+if (!$faults)
+{
+	note('peace');
+	while (now() < $until)
+	{
+		usleep(5e6);
+		say_progress('no faults');
+	}
+	note('unrest');
+}

@@ -26,7 +26,7 @@ use warnings;
 use File::Path qw(rmtree);
 use IO::Handle;
 use IPC::Run;
-use List::Util qw(first shuffle);
+use List::Util qw(first min shuffle);
 use POSIX qw(setpgid);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime usleep);
 
@@ -82,6 +82,34 @@ sub ask
 	  or return;
 	chomp $out;
 	return $out;
+}
+
+# A session that stays
+sub session
+{
+	my ($s) = @_;
+	my %session = (in => '', out => '', err => '');
+	$session{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', "host=$dir/socket/$s->{name} port=$port user=$user dbname=postgres" ],
+		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err});
+	return \%session;
+}
+
+# Have it do something that returns a row.
+sub tell_session
+{
+	my ($session, $sql) = @_;
+	$session->{out} = '';
+	$session->{in} .= "$sql;\n";
+	$session->{run}->pump until $session->{out} =~ /\n/ || $session->{err} ne '';
+	return;
+}
+
+sub end_session
+{
+	my ($session) = @_;
+	$session->{in} .= "\\q\n";
+	$session->{run}->finish;
+	return;
 }
 
 sub primary { return first { !$_->{upstream} } values %server }
@@ -369,11 +397,11 @@ sub stopped
 	return sub { kill 'CONT', @pids; note('go', $s->{name}) };
 }
 
-# Whatever waits for replay there, once it is paused and somebody does
+# Whatever waits for replay there, once it is paused and somebody does; the nearest first
 sub waiters
 {
 	my ($s) = @_;
-	my $sql = 'SELECT pid FROM lsn_waiters() WHERE target IS NOT NULL';
+	my $sql = 'SELECT pid FROM lsn_waiters() WHERE target IS NOT NULL ORDER BY target';
 	ask($s, 'SELECT pg_wal_replay_pause()') // die "no answer\n";
 	wait_for(2, sub { (split /\n/, ask($s, $sql) // '') > 4 });
 	return split /\n/, ask($s, $sql) // '';
@@ -382,12 +410,20 @@ sub waiters
 # What a signal can be sent to: a pattern for its title
 my %titles = (worker => 'lsn_tracker[\s\0]*$', link => 'lsn_tracker link');
 
+sub servers_of
+{
+	my ($which) = @_;
+	my @upstreams = map { $_->{upstream} } standbys();
+	return $which eq 'primary' ? primary() : $which eq 'standby' ? standbys() :
+	  $which eq 'upstream' ? @upstreams : $which eq 'cascade' ? grep { $_->{upstream} } @upstreams : values %server;
+}
+
 # Send a signal to what is called so on one of these servers.
 sub signal_fault
 {
 	my ($signal, $name, $on) = @_;
 	return sub {
-		my $s = any($on eq 'primary' ? primary() : $on eq 'upstream' ? map { $_->{upstream} } standbys() : $on eq 'standby' ? standbys() : values %server);
+		my $s = any(servers_of($on)) // die "no such server\n";
 		my @pids = $name eq 'waiter' ? waiters($s) : processes($s, $titles{$name} // $name);
 		my $primary = !$s->{upstream} && $signal ne 'STOP';
 		my $heal;
@@ -410,6 +446,41 @@ sub signal_fault
 }
 
 sub standby { return any(standbys()) }
+
+# Send a signal to sessions that are on their way: replay, which was paused, has reached
+# what they wait for.  Either at once, while they are woken and leave, or they were
+# stopped before, and go on when they are off the queue and have the signal.
+sub woken_fault
+{
+	my ($signal) = @_;
+	return sub {
+		my $s = standby();
+		my @pids = waiters($s) or die "nobody waits\n";
+		my $resume = 'SELECT pg_wal_replay_resume()';
+		my $how = 'at once';
+		my $off = 0;
+		@pids = @pids[ 0 .. min($#pids, int rand 16) ];
+		if (rand() < 0.5)
+		{
+			my $go = stopped($s, @pids);
+			my $sql = 'SELECT count(*) FROM lsn_waiters() WHERE pid IN (' . join(', ', @pids) . ')';
+			my $queued = ask($s, $sql, 2) // 0;
+			ask($s, $resume);
+			wait_for(2, sub { ($off = $queued - (ask($s, $sql, 2) // $queued)) > 0 });
+			kill $signal, @pids;
+			$go->();
+			$how = "stopped, $off of them off the queue";
+		}
+		else
+		{
+			my $session = session($s);
+			tell_session($session, $resume);
+			kill $signal, @pids;
+			end_session($session);
+		}
+		return ("$signal " . @pids . " woken of $s->{name}, $how", sub { revive($s) });
+	};
+}
 
 sub setting_fault
 {
@@ -461,11 +532,10 @@ sub reader_fault
 	my ($begin, $sql) = @_;
 	return sub {
 		my $s = standby();
-		my $reader = IPC::Run::start([ 'psql', '-XAtq', '-d', "host=$dir/socket/$s->{name} port=$port user=$user dbname=postgres" ], '<', \my $in, '>', \my $out, '2>', \my $err);
-		$in .= "BEGIN ISOLATION LEVEL $begin; SELECT 'there', count(*) FROM lists;\n";
-		$reader->pump until $out =~ /there/ || $err ne '';
+		my $reader = session($s);
+		tell_session($reader, "BEGIN ISOLATION LEVEL $begin; SELECT count(*) FROM lists");
 		ask(primary(), "SET lock_timeout = '2s'; $_") foreach split /; /, $sql;
-		return ("a reader on $s->{name}, and $sql", sub { $in .= "ROLLBACK;\n\\q\n"; $reader->finish });
+		return ("a reader on $s->{name}, and $sql", sub { end_session($reader) });
 	};
 }
 
@@ -625,6 +695,8 @@ my @deck = (
 	(map { my $name = $_; map { ("$_ $name" => signal_fault($_, $name, 'standby')) } qw(STOP KILL TERM) } qw(startup walreceiver worker link waiter)),
 	(map { ("$_ walsender" => signal_fault($_, 'walsender', 'upstream')) } qw(STOP TERM)),
 	'KILL walsender' => signal_fault('KILL', 'walsender', 'primary'),
+	'KILL cascading walsender' => signal_fault('KILL', 'walsender', 'cascade'),
+	(map { ("$_ woken" => woken_fault($_), "$_ primary worker" => signal_fault($_, 'worker', 'primary')) } qw(KILL TERM)),
 	(map { ("$_ postmaster" => signal_fault($_, 'postmaster', 'standby')) } qw(STOP KILL TERM)),
 	'STOP primary postmaster' => signal_fault('STOP', 'postmaster', 'primary'),
 	'KILL primary postmaster' => signal_fault('KILL', 'postmaster', 'primary'),
@@ -759,6 +831,16 @@ my $until = now() + $seconds;
 my ($rounds, $cards) = (0, 0);
 my @left;
 say_progress("seed $seed, $mode mode, $n_clients clients");
+if (!$faults)
+{
+	note('peace');
+	while (now() < $until)
+	{
+		usleep(5e6);
+		say_progress('no faults');
+	}
+	note('unrest');
+}
 while (now() < $until)
 {
 	# in some of them hardly anybody writes: behind the last record nothing makes up for a
@@ -787,23 +869,15 @@ recover();
 write_final('final', final(primary()));
 write_final("final.$_->{name}", final($_)) foreach standbys();
 
-# What no fault explains: signals that nobody sent, failed assertions
+# What no fault explains: signals that nobody sent (a postmaster whose session is killed
+# sends 3 to all it has, also to a restore_command), failed assertions
 foreach my $s (values %server)
 {
 	my %crashes;
-	$crashes{$1}++ while slurp($s->{log}) =~ /(terminated by signal (?!9\b|15\b)\d+|TRAP: [^\n]*|PANIC: (?![^\n]*No space left)[^\n]*|ERROR: AddressSanitizer[^\n]*|runtime error: [^\n]*)/g;
+	my $log = slurp($s->{log});
+	$crashes{$1}++ while $log =~ /(terminated by signal (?!3\b|9\b|15\b)\d+|TRAP: [^\n]*|PANIC: (?![^\n]*No space left)[^\n]*|ERROR: AddressSanitizer[^\n]*|runtime error: [^\n]*)/g;
 	note('crashed', $s->{name}, $_) foreach sort keys %crashes;
 }
 foreach my $s (standbys(), primary()) { stop_server($s, 'fast') }
 
 print "\nFaults: ", join(', ', map { "$_ $injected{$_}" } sort keys %injected), "\n\n";
-if (!$faults)
-{
-	note('peace');
-	while (now() < $until)
-	{
-		usleep(5e6);
-		say_progress('no faults');
-	}
-	note('unrest');
-}

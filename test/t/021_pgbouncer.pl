@@ -12,9 +12,10 @@ use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
-plan skip_all => 'no PgBouncer' if lacks('pgbouncer');
-my ($major, $minor) = `pgbouncer --version` =~ /(\d+)\.(\d+)/ or die 'no version';
-plan skip_all => "PgBouncer $major.$minor has no track_extra_parameters" if $major == 1 && $minor < 20;
+foreach my $program ('pgbouncer', 'PgBouncer 1.20')
+{
+	plan skip_all => "no $program" if lacks($program);
+}
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $report = compile("$FindBin::RealBin/../clients/report.c");

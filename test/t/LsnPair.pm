@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(lacks new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow have_ask pause resume sqlstate compile future_lsn reach
+our @EXPORT = qw(lacks not_tested new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow have_ask pause resume sqlstate compile future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid link_worker stop_link session
   uri start_bouncer stop_bouncer pooled report_client ask start_asking answer);
 
@@ -29,19 +29,30 @@ INIT
 	};
 }
 
+# What test/check says at its end that a test has not tested, and why
+sub not_tested
+{
+	my ($why) = @_;
+
+	append_to_file("$ENV{TESTDIR}/not_tested", "  $FindBin::Script: $why\n");
+	return;
+}
+
 # Is this not here, which a test takes: a program, a library of the server's (.so), python with
-# its drivers, node with its?  test/check says at its end what was not tested for that.
+# its drivers, node with its, a PgBouncer that carries tokens?
 sub lacks
 {
 	my ($what) = @_;
 	my $here =
 	    $what eq 'python' ? $ENV{PYTHON}
 	  : $what eq 'node' ? $ENV{NODE_PATH}
+	  : $what eq 'PgBouncer 1.20' ? `pgbouncer --version 2>&1` =~ /PgBouncer 1\.(\d+)/ && $1 >= 20
 	  : $what =~ /\.so$/ ? -e (`pg_config --pkglibdir` =~ s/\n//r) . "/$what"
 	  : grep { -x "$_/$what" } split /:/, $ENV{PATH};
 
-	my $why = $what eq ($ENV{NOT_PACKAGED} // '') ? ', of which Debian has no package for this server' : '';
-	append_to_file("$ENV{TESTDIR}/not_tested", "  $FindBin::Script: no $what$why\n") if !$here;
+	# a Debian has the PgBouncer of its own time
+	my $why = (grep { $what eq $_ } $ENV{NOT_PACKAGED} // (), 'PgBouncer 1.20') ? ', of which Debian has no package for this server' : '';
+	not_tested("no $what$why") if !$here;
 	return !$here;
 }
 

@@ -8,8 +8,13 @@
  * refused with one of a list of codes.  The server's memory contexts, and the memory
  * of the whole process, must not grow behind the first tenth.
  *
- * Usage: bad_input INPUTS SEED CONNINFO.  Prints how many inputs came by which way
- * and how many were refused with which code.
+ * Some inputs are settings that new connections find: in their options, in the catalogs, in
+ * a configuration file.  Whatever is stored there, the connection must come.
+ *
+ * Usage: bad_input INPUTS SEED SERVER PRIMARY NAME.  The latter two are the server that
+ * can be written to, which may be the same; and a database and a role that nobody else
+ * uses, and who has "t" and "f()".  Prints how many inputs came by which way and how many
+ * were refused with which code.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,8 +25,10 @@
 #include <unistd.h>
 
 #define BATCH 100
-/* How many inputs make one connection with options */
-#define CONNECT_EVERY 2000
+/* How many inputs make one connection that finds another */
+#define CONNECT_EVERY 500
+/* How long what was stored may take to get there, us */
+#define PATIENCE 60e6
 /* How much a session may grow behind the first tenth, bytes */
 #define CONTEXTS_MAY_GROW (256 * 1024)
 #define PROCESS_MAY_GROW (64 * 1024 * 1024)
@@ -108,13 +115,63 @@ static const Way ways[] = {
 
 #define N_WAYS ((int) (sizeof(ways) / sizeof(ways[0])))
 
+static const char *const settings[] = {
+	"token", "max_staleness", "default_timeout", "on_timeout", "track_reads", "report_commits",
+	"allow_held_snapshot", "fail_fast", "log_waits", "enabled", "wakeup", "poll_interval",
+	"newest_commit", "primary_conninfo"
+};
+
+#define N_SETTINGS (sizeof(settings) / sizeof(settings[0]))
+
+typedef enum Place
+{
+	OPTIONS,					/* of the connection */
+	CATALOG,					/* of the primary */
+	CONFIGURATION,				/* of the server itself */
+	CONFIGURATION_FILE			/* written by hand */
+} Place;
+
+/*
+ * How a setting is stored for new connections, and how that is undone.  %1$s is the
+ * setting, %2$s in "store" the input as a literal, %3$s is NAME.
+ */
+typedef struct Stored
+{
+	const char *name;
+	Place		place;
+	const char *store;
+	const char *undo;
+} Stored;
+
+#define FUNCTION "CREATE OR REPLACE FUNCTION f() RETURNS bigint LANGUAGE sql "
+#define BODY "AS 'SELECT count(*) FROM t'"
+
+static const Stored stored[] = {
+	{"connection options", OPTIONS, NULL, NULL},
+	{"ALTER ROLE SET", CATALOG, "ALTER ROLE %3$s SET lsn_tracker.%1$s = %2$s", "ALTER ROLE %3$s RESET ALL"},
+	{"ALTER DATABASE SET", CATALOG, "ALTER DATABASE %3$s SET lsn_tracker.%1$s = %2$s", "ALTER DATABASE %3$s RESET ALL"},
+	{"ALTER ROLE IN DATABASE SET", CATALOG, "ALTER ROLE %3$s IN DATABASE %3$s SET lsn_tracker.%1$s = %2$s",
+	"ALTER ROLE %3$s IN DATABASE %3$s RESET ALL"},
+	/* as if a version that took it had stored it */
+	{"pg_db_role_setting", CATALOG, "INSERT INTO pg_db_role_setting VALUES (0, '%3$s'::regrole, ARRAY['lsn_tracker.%1$s=' || %2$s])",
+	"ALTER ROLE %3$s RESET ALL"},
+	{"CREATE FUNCTION SET", CATALOG, FUNCTION "SET lsn_tracker.%1$s = %2$s " BODY, FUNCTION BODY},
+	{"pg_proc.proconfig", CATALOG, "UPDATE pg_proc SET proconfig = ARRAY['lsn_tracker.%1$s=' || %2$s] WHERE proname = 'f'", FUNCTION BODY},
+	{"ALTER SYSTEM", CONFIGURATION, "ALTER SYSTEM SET lsn_tracker.%1$s = %2$s", "ALTER SYSTEM RESET lsn_tracker.%1$s"},
+	{"configuration file", CONFIGURATION_FILE, NULL, NULL},
+};
+
+#define N_STORED ((int) (sizeof(stored) / sizeof(stored[0])))
+
 static long sent[N_WAYS];
+static long sent_stored[N_STORED];
+static long sent_setting[N_SETTINGS];
 
 static uint64_t state;
 static uint64_t replayed;		/* a position that is there */
 static long refused[N_ALLOWED];
 static long answered;
-static long connected;
+static long not_connected;
 
 /* splitmix64: the same on every machine */
 static uint64_t
@@ -385,46 +442,212 @@ take_answers(PGconn *conn, const Way *way)
 	}
 }
 
-/* An input in the options of a new connection; a second statement waits for it. */
 static void
-connect_with_options(const char *conninfo)
+ignore(void *arg, const PGresult *res)
 {
-	char		text[8192];
-	char		options[20000] = "-c lsn_tracker.token=";
+	(void) arg;
+	(void) res;
+}
+
+/* What a query answers, to be freed */
+static char *
+value_of(PGconn *conn, const char *sql)
+{
+	PGresult   *res = checked(conn, PQexec(conn, sql));
+	char	   *value = strdup(PQgetvalue(res, 0, 0));
+
+	PQclear(res);
+	return value;
+}
+
+/* Wait until a query answers yes. */
+static void
+await(PGconn *conn, const char *sql)
+{
+	double		until = now_us() + PATIENCE;
+	bool		yes = false;
+
+	while (!yes)
+	{
+		char	   *value = value_of(conn, sql);
+
+		yes = strcmp(value, "t") == 0;
+		free(value);
+		if (!yes && now_us() > until)
+			die("not in time: %s\n", sql);
+		if (!yes)
+			usleep(1000);
+	}
+}
+
+/* Run a statement that may be refused; is it done? */
+static bool
+done(PGconn *conn, const char *way, const char *sql)
+{
+	PGresult   *res = PQexec(conn, sql);
+	bool		failed = PQresultStatus(res) == PGRES_FATAL_ERROR;
+
+	if (failed)
+		note_code(way, PQresultErrorField(res, PG_DIAG_SQLSTATE), PQresultErrorMessage(res));
+	PQclear(res);
+	return !failed;
+}
+
+/* Have the server replay what has been done on the primary, unless it is that. */
+static void
+catch_up(PGconn *conn, PGconn *primary)
+{
+	char		query[256];
+	char	   *lsn = value_of(primary, "SELECT pg_current_wal_flush_lsn()");
+
+	snprintf(query, sizeof(query), "SELECT coalesce(pg_last_wal_replay_lsn() >= '%s', true)", lsn);
+	free(lsn);
+	await(conn, query);
+}
+
+/* Have the server read its configuration: the postmaster does so before its sessions. */
+static void
+reload(PGconn *conn)
+{
+	char		query[256];
+	char	   *before = value_of(conn, "SELECT pg_conf_load_time()");
+
+	snprintf(query, sizeof(query), "SELECT pg_conf_load_time() > '%s'", before);
+	free(before);
+	run(conn, "SELECT pg_reload_conf()");
+	await(conn, query);
+}
+
+/* Write the file of its own that the configuration includes: the setting, or none. */
+static void
+write_configuration(PGconn *conn, const char *name, const char *setting, const char *text)
+{
+	char	   *directory = value_of(conn, "SHOW data_directory");
+	char		path[1024];
+	char		new_path[1040];
+	FILE	   *file;
+
+	snprintf(path, sizeof(path), "%s/%s.conf", directory, name);
+	snprintf(new_path, sizeof(new_path), "%s.new", path);
+	free(directory);
+	file = fopen(new_path, "w");
+	if (file == NULL)
+		die("could not write %s\n", new_path);
+	if (setting)
+	{
+		fprintf(file, "lsn_tracker.%s = '", setting);
+		for (const char *p = text; *p; p++)
+			fprintf(file, "\\%03o", (unsigned char) *p);
+		fprintf(file, "'\n");
+	}
+	fclose(file);
+	/* somebody else may have it read just now */
+	if (rename(new_path, path) != 0)
+		die("could not write %s\n", path);
+}
+
+/* Make a new connection, whose statements may be refused.  Only its options may refuse it. */
+static void
+connect_anew(const char *conninfo, const Stored *way, const char *options)
+{
+	static const char *const refusals[] = {
+		"invalid value for parameter", "is outside the valid range", "requires a Boolean value",
+		"cannot be changed", "invalid command-line argument", "invalid byte sequence",
+	};
+	static const char *const statements[] = {"SELECT count(*) FROM t", "SELECT f()"};
 	const char *keywords[] = {"dbname", "options", NULL};
 	const char *values[] = {conninfo, options, NULL};
-	PGconn	   *conn;
-	size_t		length = strlen(options);
+	PGconn	   *conn = PQconnectdbParams(keywords, values, 1);
 
-	draw_text(text, sizeof(text), TEXT);
+	if (PQstatus(conn) != CONNECTION_OK)
+	{
+		bool		clear = false;
+
+		for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+			clear |= strstr(PQerrorMessage(conn), refusals[i]) != NULL;
+		if (way->place != OPTIONS || !clear)
+			die("%s: %s", way->name, PQerrorMessage(conn));
+		not_connected++;
+		PQfinish(conn);
+		return;
+	}
+	PQsetNoticeReceiver(conn, ignore, NULL);
+	for (int i = 0; i < 2; i++)
+		answered += done(conn, way->name, statements[i]);
+	if (PQstatus(conn) != CONNECTION_OK)
+		die("%s: the connection is gone: %s", way->name, PQerrorMessage(conn));
+	PQfinish(conn);
+}
+
+/* An input that a new connection finds, and nobody after it. */
+static void
+send_stored(PGconn *conn, PGconn *primary, const char *server, const char *name, int w)
+{
+	const Stored *way = &stored[w];
+	/* the first of them is the token, and more often than others */
+	int			s = draw(3) ? (int) draw(N_SETTINGS) : 0;
+	char		text[8192];
+	char		sql[20000];
+	char		conninfo[1024];
+	char		options[20000] = "-c statement_timeout=1000 -c client_min_messages=error";
+	char	   *literal;
+	bool		is_stored = true;
+
+	draw_text(text, sizeof(text), s == 0 ? TEXT : NOTHING);
 	/* longer ones do not fit in the start-up packet */
 	text[1000] = '\0';
-	for (char *p = text; *p; p++)
-	{
-		if (strchr(" \t\n\r\f\v\\", *p))
-			options[length++] = '\\';
-		options[length++] = *p;
-	}
-	options[length] = '\0';
-	conn = PQconnectdbParams(keywords, values, 1);
-	connected++;
-	if (PQstatus(conn) == CONNECTION_OK)
-	{
-		PGresult   *res = PQexec(conn, "SELECT count(*) FROM t");
+	literal = PQescapeLiteral(primary, text, strlen(text));
+	if (literal == NULL)
+		literal = PQescapeLiteral(primary, "?", 1);
+	sent_stored[w]++;
+	sent_setting[s]++;
 
-		if (PQresultStatus(res) == PGRES_FATAL_ERROR)
-			note_code("options", PQresultErrorField(res, PG_DIAG_SQLSTATE), PQresultErrorMessage(res));
-		else
-			answered++;
-		PQclear(res);
+	switch (way->place)
+	{
+		case OPTIONS:
+			{
+				size_t		length = strlen(options);
+
+				length += snprintf(options + length, sizeof(options) - length, " -c lsn_tracker.%s=", settings[s]);
+				for (char *p = text; *p; p++)
+				{
+					if (strchr(" \t\n\r\f\v\\", *p))
+						options[length++] = '\\';
+					options[length++] = *p;
+				}
+				options[length] = '\0';
+			}
+			break;
+		case CATALOG:
+		case CONFIGURATION:
+			snprintf(sql, sizeof(sql), way->store, settings[s], literal, name);
+			is_stored = done(way->place == CATALOG ? primary : conn, way->name, sql);
+			break;
+		case CONFIGURATION_FILE:
+			write_configuration(conn, name, settings[s], text);
 	}
-	else if (strstr(PQerrorMessage(conn), "invalid value for parameter \"lsn_tracker.token\"") == NULL &&
-			 strstr(PQerrorMessage(conn), "invalid command-line argument for server process") == NULL &&
-			 strstr(PQerrorMessage(conn), "invalid byte sequence") == NULL)
-		die("options: %s", PQerrorMessage(conn));
-	else
-		refused[3]++;
-	PQfinish(conn);
+	PQfreemem(literal);
+	if (!is_stored)
+		return;
+	if (way->place == CATALOG)
+		catch_up(conn, primary);
+	else if (way->place != OPTIONS)
+		reload(conn);
+
+	snprintf(conninfo, sizeof(conninfo), "%s user=%s dbname=%s", server, name, name);
+	connect_anew(conninfo, way, options);
+
+	if (way->undo)
+	{
+		snprintf(sql, sizeof(sql), way->undo, settings[s], "", name);
+		run(way->place == CATALOG ? primary : conn, sql);
+	}
+	if (way->place == CONFIGURATION_FILE)
+		write_configuration(conn, name, NULL, NULL);
+	if (way->place == CATALOG)
+		catch_up(conn, primary);
+	else if (way->place != OPTIONS)
+		reload(conn);
 }
 
 /* What the server's process has: in its memory contexts, and in all */
@@ -464,13 +687,6 @@ begin(const char *conninfo)
 	return conn;
 }
 
-static void
-ignore(void *arg, const PGresult *res)
-{
-	(void) arg;
-	(void) res;
-}
-
 int
 main(int argc, char **argv)
 {
@@ -482,13 +698,19 @@ main(int argc, char **argv)
 	long		process;
 	double		start = now_us();
 	PGconn	   *conn;
+	PGconn	   *primary;
+	char		conninfo[1024];
+	long		n_stored = 0;
 
-	if (argc != 4)
-		die("usage: bad_input INPUTS SEED CONNINFO\n");
+	if (argc != 6)
+		die("usage: bad_input INPUTS SEED SERVER PRIMARY NAME\n");
 	inputs = atol(argv[1]);
 	state = strtoull(argv[2], NULL, 10);
 	conn = begin(argv[3]);
 	PQsetNoticeReceiver(conn, ignore, NULL);
+	snprintf(conninfo, sizeof(conninfo), "%s dbname=%s", argv[4], argv[5]);
+	primary = connect_to(conninfo);
+	PQsetNoticeReceiver(primary, ignore, NULL);
 
 	while (done < inputs)
 	{
@@ -508,7 +730,7 @@ main(int argc, char **argv)
 		done += BATCH;
 
 		if (done % CONNECT_EVERY == 0)
-			connect_with_options(argv[3]);
+			send_stored(conn, primary, argv[3], argv[5], (int) (n_stored++ % N_STORED));
 		if (contexts_before == 0 && done >= inputs / 10)
 			measure(conn, &contexts_before, &process_before);
 		if (done % (inputs >= 1000 ? inputs / 20 / BATCH * BATCH + BATCH : inputs) == 0)
@@ -521,10 +743,15 @@ main(int argc, char **argv)
 	}
 	measure(conn, &contexts, &process);
 	PQfinish(conn);
+	PQfinish(primary);
 
 	for (int i = 0; i < N_WAYS; i++)
 		printf("%10ld  %s\n", sent[i], ways[i].name);
-	printf("%10ld  connections with options\n", connected);
+	for (int i = 0; i < N_STORED; i++)
+		printf("%10ld  new connections: %s\n", sent_stored[i], stored[i].name);
+	for (size_t i = 0; i < N_SETTINGS; i++)
+		printf("%10ld  of them with %s\n", sent_setting[i], settings[i]);
+	printf("%10ld  connections refused for their options\n", not_connected);
 	printf("%10ld  answered\n", answered);
 	for (size_t i = 0; i < N_ALLOWED; i++)
 		printf("%10ld  %s\n", refused[i], allowed[i]);

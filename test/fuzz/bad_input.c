@@ -116,9 +116,20 @@ static const Way ways[] = {
 #define N_WAYS ((int) (sizeof(ways) / sizeof(ways[0])))
 
 static const char *const settings[] = {
-	"token", "max_staleness", "default_timeout", "on_timeout", "track_reads", "report_commits",
-	"allow_held_snapshot", "fail_fast", "log_waits", "enabled", "wakeup", "poll_interval",
-	"newest_commit", "primary_conninfo"
+	"token",
+	"max_staleness",
+	"default_timeout",
+	"on_timeout",
+	"track_reads",
+	"report_commits",
+	"allow_held_snapshot",
+	"fail_fast",
+	"log_waits",
+	"enabled",
+	"wakeup",
+	"poll_interval",
+	"newest_commit",
+	"primary_conninfo",
 };
 
 #define N_SETTINGS (sizeof(settings) / sizeof(settings[0]))
@@ -151,10 +162,10 @@ static const Stored stored[] = {
 	{"ALTER ROLE SET", CATALOG, "ALTER ROLE %3$s SET lsn_tracker.%1$s = %2$s", "ALTER ROLE %3$s RESET ALL"},
 	{"ALTER DATABASE SET", CATALOG, "ALTER DATABASE %3$s SET lsn_tracker.%1$s = %2$s", "ALTER DATABASE %3$s RESET ALL"},
 	{"ALTER ROLE IN DATABASE SET", CATALOG, "ALTER ROLE %3$s IN DATABASE %3$s SET lsn_tracker.%1$s = %2$s",
-	"ALTER ROLE %3$s IN DATABASE %3$s RESET ALL"},
+	 "ALTER ROLE %3$s IN DATABASE %3$s RESET ALL"},
 	/* as if a version that took it had stored it */
 	{"pg_db_role_setting", CATALOG, "INSERT INTO pg_db_role_setting VALUES (0, '%3$s'::regrole, ARRAY['lsn_tracker.%1$s=' || %2$s])",
-	"ALTER ROLE %3$s RESET ALL"},
+	 "ALTER ROLE %3$s RESET ALL"},
 	{"CREATE FUNCTION SET", CATALOG, FUNCTION "SET lsn_tracker.%1$s = %2$s " BODY, FUNCTION BODY},
 	{"pg_proc.proconfig", CATALOG, "UPDATE pg_proc SET proconfig = ARRAY['lsn_tracker.%1$s=' || %2$s] WHERE proname = 'f'", FUNCTION BODY},
 	{"ALTER SYSTEM", CONFIGURATION, "ALTER SYSTEM SET lsn_tracker.%1$s = %2$s", "ALTER SYSTEM RESET lsn_tracker.%1$s"},
@@ -551,8 +562,12 @@ static void
 connect_anew(const char *conninfo, const Stored *way, const char *options)
 {
 	static const char *const refusals[] = {
-		"invalid value for parameter", "is outside the valid range", "requires a Boolean value",
-		"cannot be changed", "invalid command-line argument", "invalid byte sequence",
+		"invalid value for parameter",
+		"is outside the valid range",
+		"requires a Boolean value",
+		"cannot be changed",
+		"invalid command-line argument",
+		"invalid byte sequence",
 	};
 	static const char *const statements[] = {"SELECT count(*) FROM t", "SELECT f()"};
 	const char *keywords[] = {"dbname", "options", NULL};

@@ -445,6 +445,18 @@ sub signal_fault
 	};
 }
 
+sub cascading_walsender_fault
+{
+	# failovers tend to leave no cascade
+	if (!servers_of('cascade'))
+	{
+		my ($s, $upstream) = shuffle standbys();
+		follow($s, $upstream);
+		wait_for(5, sub { processes($upstream, 'walsender') });
+	}
+	return signal_fault('KILL', 'walsender', 'cascade')->();
+}
+
 sub standby { return any(standbys()) }
 
 # Send a signal to sessions that are on their way: replay, which was paused, has reached
@@ -695,7 +707,7 @@ my @deck = (
 	(map { my $name = $_; map { ("$_ $name" => signal_fault($_, $name, 'standby')) } qw(STOP KILL TERM) } qw(startup walreceiver worker link waiter)),
 	(map { ("$_ walsender" => signal_fault($_, 'walsender', 'upstream')) } qw(STOP TERM)),
 	'KILL walsender' => signal_fault('KILL', 'walsender', 'primary'),
-	'KILL cascading walsender' => signal_fault('KILL', 'walsender', 'cascade'),
+	'KILL cascading walsender' => \&cascading_walsender_fault,
 	(map { ("$_ woken" => woken_fault($_), "$_ primary worker" => signal_fault($_, 'worker', 'primary')) } qw(KILL TERM)),
 	(map { ("$_ postmaster" => signal_fault($_, 'postmaster', 'standby')) } qw(STOP KILL TERM)),
 	'STOP primary postmaster' => signal_fault('STOP', 'postmaster', 'primary'),

@@ -110,7 +110,7 @@ $token = write_token($primary);
 like((run("SELECT lsn_require('$token', 5000)"))[2], qr/55L01: timed out after 5000 ms/, 'no WAL receiver, held up by a session: waits');
 start_wait($session, "SELECT lsn_wait('$token', 1000000)");
 await_waiters($standby, 1);
-$holder->quit;
+$holder->query('ROLLBACK');
 is(scalar finish_wait($session), 't', 'and makes it');
 
 # Too far.  First it has to be seen how fast replay is.
@@ -126,16 +126,15 @@ like($err_of_far, qr/cannot be reached within 10 ms.*bytes to go\. At the rate o
 is($standby->safe_psql('postgres', "SELECT lsn_eta('$end') BETWEEN '2 s' AND '10 min'"), 't', 'lsn_eta()');
 is($standby->safe_psql('postgres', "SELECT lsn_eta('F000/0') IS NULL, lsn_eta('0/1')"), 't|00:00:00', 'lsn_eta(): not known, and replayed');
 
-# At random: so many sessions wait for something near or far for a short or a long time.  Of
-# each that has been given up, see where replay is when its time is up.
-my $sessions = 16;
+# At random: so many sessions wait for something near or far for a short or a long time, while
+# something happens to the standby.  Of each that has been given up, see where replay is when its
+# time is up.
 my $cases = $ENV{FAIL_FAST_CASES} // 2000;
-my @sessions = map { session($standby) } 1 .. $sessions;
-my $monitor = session($standby);
+my @sessions = map { session($standby) } 1 .. 16;
+my ($monitor, $writer) = (session($standby), session($primary));
+my %reasons = ('WAL replay is paused' => 'paused', 'No WAL receiver' => 'no receiver', 'Replay is delayed' => 'delayed', 'Replay is too far' => 'too far');
+my ($early, $replayed, @given_up, %seen) = (0);
 $_->query($fast) foreach @sessions;
-my (@running, @given_up, %seen);
-my ($early, $next_nap) = (0, 0);
-my $replayed;
 
 sub number
 {
@@ -144,57 +143,200 @@ sub number
 }
 my $number_of_end = number($end);
 
+sub seen
+{
+	my $n = 0;
+	$n += $seen{$_} // 0 foreach @_;
+	return $n;
+}
+
+# From small to large, all magnitudes alike
+sub up_to { return int exp rand log shift }
+
+# What happens: now and then one of these, for a while; then it is put right again.  A verdict that
+# depends on it holds for as long as that; each has its name.
+my ($undo, $next) = (undef, 0);
+my %lasts;
+
+sub happen
+{
+	my ($goes_on, @events) = @_;
+
+	return if time < $next || !$undo && !$goes_on;
+	if ($undo)
+	{
+		$undo->();
+		$undo = undef;
+		$next = time + rand 0.5;
+		return;
+	}
+	my ($name, $longest, $do, $put_right) = @{ $events[ rand @events ] };
+	my $times = [ time, 'inf' ];
+	push @{ $lasts{$name} }, $times;
+	$do->();
+	$undo = sub { $put_right->(); $times->[1] = time };
+	$next = time + rand $longest;
+	return;
+}
+
+# The times for which a state has lasted, if only in part, between two moments
+sub lasted
+{
+	my ($name, $from, $to) = @_;
+	return grep { $_->[0] <= $to && $_->[1] >= $from } @{ $lasts{$name} // [] };
+}
+
+sub too_early
+{
+	my ($case, $what) = @_;
+	$early++;
+	diag("$what: given up as $case->{verdict}, target $case->{target}, replayed $replayed, timeout $case->{timeout}");
+}
+
 sub look
 {
 	$replayed = number($monitor->query('SELECT pg_last_wal_replay_lsn()'));
 	my $now = time;
-	foreach my $case (grep { $_->{deadline} <= $now } @given_up)
+	foreach my $case (grep { $_->{deadline} <= $now && $_->{target} <= $replayed } @given_up)
 	{
-		next if $replayed < $case->{target};
-		$early++;
-		diag("given up early: $case->{target}, replayed $replayed, timeout $case->{timeout}");
+		# unless the test itself has put that right
+		next if grep { $_->[1] <= $now } lasted($case->{verdict}, $case->{start}, $now);
+		too_early($case, 'would have made it');
 	}
 	@given_up = grep { $_->{deadline} > $now } @given_up;
 }
 
-look();
-while ($cases > 0 && $replayed < $number_of_end - 20_000_000)
+# How a case has ended
+sub judge
 {
-	if (time > $next_nap)
-	{
-		$standby->append_conf('postgresql.conf', 'slow_replay.nap = ' . $naps[ rand @naps ]);
-		$standby->reload;
-		$next_nap = time + rand 1;
-	}
-	foreach my $i (0 .. $#sessions)
-	{
-		my $session = $sessions[$i];
-		if ($running[$i])
-		{
-			$session->{run}->pump_nb;
-			next unless $session->{stdout} =~ /<done>/ && $session->{stderr} =~ /<done>/;
-			my $case = $running[$i];
-			my ($out, $err) = finish_wait($session);
-			my $ended = $out eq 't' ? 'reached' : time < $case->{deadline} ? 'given up' : 'timed out';
-			$seen{$ended}++;
-			push @given_up, $case if $ended eq 'given up';
-			$cases--;
-		}
-		my $timeout = 10 + int(exp(rand log 3000));
-		my $target = $replayed + int(exp(rand log 200_000_000));
-		$target = $number_of_end if $target > $number_of_end;
-		$running[$i] = { timeout => $timeout, target => $target, deadline => time + $timeout / 1000 };
-		start_wait($session, sprintf("SELECT lsn_wait('%X/%X', %d)", $target >> 32, $target & 0xffffffff, $timeout));
-	}
-	look();
-	sleep 0.005;
+	my ($case, $err) = @_;
+	my ($reason) = $err =~ /cannot be reached .*HINT:  (@{[ join '|', keys %reasons ]})/s;
+
+	$case->{verdict} = $err eq '' ? 'reached' : $reason ? $reasons{$reason} : $err =~ /timed out/ ? 'timed out' : $err;
+	$seen{ $case->{verdict} }++;
+	return if !$reason;
+	push @given_up, $case;
+	too_early($case, 'it is not so')
+	  if $case->{verdict} =~ /paused|no receiver/ && !lasted($case->{verdict}, $case->{start}, time);
 }
-do { sleep 0.05; look() } while @given_up;
-diag(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
-is($early, 0, 'none was given up that would have made it');
-cmp_ok($seen{'given up'}, '>=', 100, 'some were given up');
-cmp_ok($seen{reached}, '>=', 100, 'and others were not');
-ok($seen{'timed out'}, 'some timed out');
+
+# Cases, until there are enough.  Each is a target, as SQL has it and as a number, and a
+# time-out, up to the longest.
+sub run_cases
+{
+	my ($enough, $longest, $target, @events) = @_;
+	my @running;
+	my $goes_on = 1;
+
+	look();
+	while ($goes_on || @given_up || grep { $_ } @running)
+	{
+		$goes_on &&= !$enough->();
+		happen($goes_on, @events);
+		foreach my $i (0 .. $#sessions)
+		{
+			my $session = $sessions[$i];
+			if ($running[$i])
+			{
+				$session->{run}->pump_nb;
+				next unless $session->{stdout} =~ /<done>/ && $session->{stderr} =~ /<done>/;
+				judge($running[$i], (finish_wait($session))[1]);
+				$running[$i] = undef;
+			}
+			next if !$goes_on;
+			my ($sql, $number) = $target->();
+			my $timeout = 10 + up_to($longest);
+			my $start = time;
+			$running[$i] = { timeout => $timeout, target => $number, start => $start, deadline => $start + $timeout / 1000 };
+			start_wait($session, sprintf(('SELECT lsn_require(%s, %d)', 'SELECT count(*) FROM t, lsn_require(%s, %d)')[ rand 2 ], $sql, $timeout));
+		}
+		look();
+		sleep 0.005;
+	}
+	$undo->() if $undo;
+	$undo = undef;
+	diag(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
+}
+
+my @pause = ('paused', 1, sub { $monitor->query('SELECT pg_wal_replay_pause()') }, sub { $monitor->query('SELECT pg_wal_replay_resume()') });
+my @speed = ('speed', 1, sub { $standby->append_conf('postgresql.conf', 'slow_replay.nap = ' . $naps[ rand @naps ]); $standby->reload }, sub { });
+
+# Far behind, with a speed that changes and pauses
+run_cases(sub { seen(keys %seen) >= $cases || $replayed > $number_of_end - 20_000_000 }, 3000,
+	sub {
+		my $target = $replayed + up_to(200_000_000);
+		$target = $number_of_end if $target > $number_of_end;
+		return (sprintf("'%X/%X'::pg_lsn", $target >> 32, $target & 0xffffffff), $target);
+	}, \@speed, \@speed, \@speed, \@pause);
+cmp_ok($seen{'too far'}, '>=', 100, 'some were given up as too far');
+
+# Beside a primary that writes, and a standby that loses it; or has its connection taken away, which
+# it comes back from by itself, also while a session keeps a lock from replay
+slow_down($standby, 0);
+$primary->safe_psql('postgres', 'CREATE TABLE held (i int)');
+catch_up($primary, $standby);
+my @written;
+
+# Commit something, not more often than so; returns what there is, the newest last
+sub commits
+{
+	return @written if @written && $written[-1]{at} > time - 0.01;
+	my $token = $writer->query(sprintf "SELECT pg_logical_emit_message(false, '', repeat('x', %d)) IS NULL \\gset\nINSERT INTO t VALUES (1); SELECT lsn_last_commit()", up_to(20_000));
+	push @written, { at => time, sql => "'$token'", number => number($token =~ s/@.*//r) };
+	return @written;
+}
+
+sub fresh
+{
+	my $newest = (commits())[-1];
+	return ($newest->{sql}, $newest->{number}) if rand 3 > 1;
+	my $ahead = $newest->{number} + up_to(200_000);
+	return (sprintf("'%X/%X'::pg_lsn", $ahead >> 32, $ahead & 0xffffffff), $ahead);
+}
+
+sub lose_connection
+{
+	$primary->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name <> 'lsn_tracker'");
+}
+
+my $until = time + $PostgreSQL::Test::Utils::timeout_default;
+my $before = seen(keys %seen);
+run_cases(sub { seen(keys %seen) >= $before + $cases / 4 && seen('no receiver') >= 20 && @{ $lasts{held} // [] } >= 2 && @{ $lasts{connection} // [] } >= 2 || time > $until },
+	4000, \&fresh, \@pause,
+	[ 'no receiver', 4, sub { cut_off($standby) }, sub {
+			follow($standby, $primary);
+			$standby->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_stat_wal_receiver') or die 'no WAL receiver';
+		} ],
+	[ 'connection', 0.5, \&lose_connection, sub { } ],
+	[ 'held', 2, sub {
+			$holder->query('BEGIN; SELECT count(*) FROM held');
+			$primary->safe_psql('postgres', 'BEGIN; LOCK TABLE held; COMMIT');
+			await_conflict($standby, 'relation');
+			lose_connection();
+		}, sub { $holder->query('ROLLBACK') } ]);
+cmp_ok($seen{'no receiver'}, '>=', 20, 'some for want of a WAL receiver');
+cmp_ok($seen{paused}, '>=', 20, 'some since replay was paused');
+
+# With a delay, for commits of any age
+$standby->append_conf('postgresql.conf', 'recovery_min_apply_delay = 11s');
+$standby->reload;
+$standby->poll_query_until('postgres', "SELECT current_setting('recovery_min_apply_delay') = '11s'") or die;
+my $delayed_since = time;
+@written = ();
+run_cases(sub { time > $delayed_since + 15 && seen('delayed') >= 100 || time > $until }, 3000,
+	sub {
+		my @commits = commits();
+		$standby->safe_psql('postgres', 'SELECT lsn_staleness()') if @commits == 1;
+		my $commit = $commits[ rand(2) < 1 ? -1 : rand @commits ];
+		return ($commit->{sql}, $commit->{number});
+	}, [ 'nothing', 0.5, sub { }, sub { } ]);
+cmp_ok($seen{delayed}, '>=', 100, 'some since replay is delayed');
+
+is($early, 0, 'none was given up that would have made it, and none for what was not so');
+cmp_ok(seen(keys %seen), '>=', $cases + $cases / 4, 'of so many');
+cmp_ok($seen{reached}, '>=', 500, 'many made it');
+cmp_ok($seen{'timed out'}, '>=', 100, 'and some did not, and could not know it');
+is(join(', ', sort keys %seen), 'delayed, no receiver, paused, reached, timed out, too far', 'and nothing else');
 
 $standby->stop('immediate');
 $primary->stop('immediate');

@@ -25,11 +25,13 @@ my %port = map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(exporter 
 my ($primary, $standby) = new_pair('pair', "lsn_tracker.default_timeout = '300s'");
 
 command_ok([ 'promtool', 'check', 'rules', "$examples/prometheus-rules.yaml" ], 'the rules are rules');
-command_ok([ 'promtool', 'test', 'rules', "$examples/prometheus-rules-test.yaml" ], 'and fire when they are to, and not before');
+command_ok([ 'promtool', 'test', 'rules', "$examples/prometheus-rules-test.yaml" ],
+	'and fire when they are to, and not before');
 
 # The same, for who does not have so much time
 my $rules = slurp_file("$examples/prometheus-rules.yaml");
-is($rules =~ s/for: \w+/for: 1s/g + $rules =~ s/staleness_seconds > 60/staleness_seconds > 2/, 5, 'four times and an age are less here');
+is($rules =~ s/for: \w+/for: 1s/g + $rules =~ s/staleness_seconds > 60/staleness_seconds > 2/, 5,
+	'four times and an age are less here');
 append_to_file("$dir/rules.yaml", $rules);
 
 append_to_file("$dir/prometheus.yml", <<YAML);
@@ -111,10 +113,12 @@ is(finish_wait($session), 't', 'the session');
 become(\&alerts, '', 'the alert ends');
 
 # What the view says is a histogram there.
-my $view = $standby->safe_psql('postgres', 'SELECT metric, bucket_le, count FROM pg_stat_lsn_tracker_waits') =~ s/Infinity/+Inf/gr;
-become(sub { join "\n", sort map { "$_->{metric}{metric}|$_->{metric}{le}|$_->{value}[1]" } series('lsn_tracker_waits_bucket') },
+sub bucket { return "$_->{metric}{metric}|$_->{metric}{le}|$_->{value}[1]" }
+my $view = $standby->safe_psql('postgres', 'TABLE pg_stat_lsn_tracker_waits') =~ s/Infinity/+Inf/gr;
+become(sub { join "\n", sort map { bucket() } series('lsn_tracker_waits_bucket') },
 	join("\n", sort split /\n/, $view), 'the buckets');
-is(value('histogram_quantile(0.99, lsn_tracker_waits_bucket{metric="function"}) > bool 1'), 1, 'a quantile: one has waited for a second');
+is(value('histogram_quantile(0.99, lsn_tracker_waits_bucket{metric="function"}) > bool 1'), 1,
+	'a quantile: one has waited for a second');
 
 # What fires from now on does so for minutes.
 my $xid = $primary->safe_psql('postgres', 'BEGIN; SELECT pg_current_xact_id(); ROLLBACK');
@@ -128,7 +132,8 @@ become(\&alerts, 'LsnTrackerTimeouts firing LsnTrackerWritesLost firing', 'time-
 $standby->safe_psql('postgres', 'SELECT lsn_staleness()');
 $primary->stop;
 $standby->safe_psql('postgres', 'SELECT lsn_staleness()');
-become(\&alerts, join(' ', map { "LsnTracker$_ firing" } qw(PrimaryDoesNotAnswer Stale Timeouts WritesLost)), 'nobody to ask');
+become(\&alerts, join(' ', map { "LsnTracker$_ firing" } qw(PrimaryDoesNotAnswer Stale Timeouts WritesLost)),
+	'nobody to ask');
 
 $session->quit;
 $_->signal('TERM') foreach @running;

@@ -55,7 +55,8 @@ cmp_ok(abs($seconds - $to_go / $bytes), '<', 0.2, 'and the time what follows fro
 
 # The same where one can look without an error: the rate, and who waits how long still.
 my $waiter = session($standby);
-my $near = $standby->safe_psql('postgres', "SELECT pg_last_wal_replay_lsn() + (2 * replay_rate)::numeric FROM pg_stat_lsn_tracker");
+my $near = $standby->safe_psql('postgres',
+	'SELECT pg_last_wal_replay_lsn() + (2 * replay_rate)::numeric FROM pg_stat_lsn_tracker');
 start_wait($waiter, "SELECT lsn_wait('$near', 0)");
 await_waiters($standby, 1);
 $start = time;
@@ -91,8 +92,10 @@ $detail = detail("SELECT lsn_require('$target', 600)");
 like($detail, qr/bytes to go\. The rate of the last minute was \d+ bytes per second; how long it takes is not known\.$/, 'paused');
 start_wait($waiter, "SELECT lsn_wait('$target', 0)");
 await_waiters($standby, 1);
-is($standby->safe_psql('postgres', "SELECT eta IS NULL, bytes_to_go = '$target' - pg_last_wal_replay_lsn(), replay_rate > 0 FROM lsn_waiters(), pg_stat_lsn_tracker"),
-	't|t|t', 'paused: who waits can not be told');
+is($standby->safe_psql('postgres', <<SQL), 't|t|t', 'paused: who waits can not be told');
+SELECT eta IS NULL, bytes_to_go = '$target' - pg_last_wal_replay_lsn(), replay_rate > 0
+FROM lsn_waiters(), pg_stat_lsn_tracker
+SQL
 resume($standby);
 
 $writer->quit;

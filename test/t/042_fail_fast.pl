@@ -133,7 +133,11 @@ is($standby->safe_psql('postgres', "SELECT lsn_eta('F000/0') IS NULL, lsn_eta('0
 my $cases = $ENV{FAIL_FAST_CASES} // 1000;
 my @sessions = map { session($standby) } 1 .. 16;
 my ($monitor, $writer) = (session($standby), session($primary));
-my %reasons = ('WAL replay is paused' => 'paused', 'No WAL receiver' => 'no receiver', 'Replay is delayed' => 'delayed', 'Replay is too far' => 'too far');
+my %reasons = (
+	'WAL replay is paused' => 'paused',
+	'No WAL receiver' => 'no receiver',
+	'Replay is delayed' => 'delayed',
+	'Replay is too far' => 'too far');
 my ($early, $replayed, @given_up, %seen) = (0);
 $_->query($fast) foreach @sessions;
 
@@ -251,7 +255,7 @@ sub run_cases
 			my $timeout = 10 + up_to($longest);
 			my $start = time;
 			$running[$i] = { timeout => $timeout, target => $number, start => $start, deadline => $start + $timeout / 1000 };
-			start_wait($session, sprintf(('SELECT lsn_require(%s, %d)', 'SELECT count(*) FROM t, lsn_require(%s, %d)')[ rand 2 ], $sql, $timeout));
+			start_wait($session, ('SELECT', "$count,")[ rand 2 ] . " lsn_require($sql, $timeout)");
 		}
 		look();
 		sleep 0.005;
@@ -261,8 +265,13 @@ sub run_cases
 	diag(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
 }
 
-my @pause = ('paused', 0.3, sub { $monitor->query('SELECT pg_wal_replay_pause()') }, sub { $monitor->query('SELECT pg_wal_replay_resume()') });
-my @speed = ('speed', 1, sub { $standby->append_conf('postgresql.conf', 'slow_replay.nap = ' . $naps[ rand @naps ]); $standby->reload }, sub { });
+my @pause = ('paused', 0.3,
+	sub { $monitor->query('SELECT pg_wal_replay_pause()') },
+	sub { $monitor->query('SELECT pg_wal_replay_resume()') });
+my @speed = ('speed', 1, sub {
+		$standby->append_conf('postgresql.conf', 'slow_replay.nap = ' . $naps[ rand @naps ]);
+		$standby->reload;
+	}, sub { });
 
 # Far behind, with a speed that changes and pauses
 run_cases(sub { seen(keys %seen) >= $cases || $replayed > $number_of_end - 20_000_000 }, 3000,
@@ -284,7 +293,9 @@ my @written;
 sub commits
 {
 	return @written if @written && $written[-1]{at} > time - 0.01;
-	my $token = $writer->query(sprintf "SELECT pg_logical_emit_message(false, '', repeat('x', %d)) IS NULL \\gset\nINSERT INTO t VALUES (1); SELECT lsn_last_commit()", up_to(20_000));
+	my $size = up_to(20_000);
+	$writer->query("SELECT pg_logical_emit_message(false, '', repeat('x', $size))");
+	my $token = $writer->query('INSERT INTO t VALUES (1); SELECT lsn_last_commit()');
 	push @written, { at => time, sql => "'$token'", number => number($token =~ s/@.*//r) };
 	return @written;
 }
@@ -299,12 +310,14 @@ sub fresh
 
 sub lose_connection
 {
-	$primary->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name <> 'lsn_tracker'");
+	$primary->safe_psql('postgres', <<SQL);
+SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name <> 'lsn_tracker'
+SQL
 }
 
 my $until = time + $PostgreSQL::Test::Utils::timeout_default;
-run_cases(sub { seen(keys %seen) >= 2 * $cases && seen('no receiver') >= 20 && @{ $lasts{held} // [] } >= 2 && @{ $lasts{connection} // [] } >= 2 || time > $until },
-	4000, \&fresh, \@pause,
+my $has_been = sub { seen('no receiver') >= 20 && !grep { @{ $lasts{$_} // [] } < 2 } qw(held connection) };
+run_cases(sub { seen(keys %seen) >= 2 * $cases && $has_been->() || time > $until }, 4000, \&fresh, \@pause,
 	[ 'no receiver', 3, sub { cut_off($standby) }, sub {
 			follow($standby, $primary);
 			$standby->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_stat_wal_receiver') or die 'no WAL receiver';
@@ -324,12 +337,13 @@ $standby->append_conf('postgresql.conf', 'recovery_min_apply_delay = 11s');
 $standby->reload;
 $standby->poll_query_until('postgres', "SELECT current_setting('recovery_min_apply_delay') = '11s'") or die;
 my ($delayed_since, $made_it) = (time, $seen{reached});
+$until = time + $PostgreSQL::Test::Utils::timeout_default;
 @written = ();
-run_cases(sub { time > $delayed_since + 13 && seen('delayed') >= 100 && $seen{reached} >= $made_it + 3 || time > $until }, 2000,
-	sub {
+$has_been = sub { seen('delayed') >= 100 && $seen{reached} >= $made_it + 3 };
+run_cases(sub { time > $delayed_since + 13 && $has_been->() || time > $until }, 2000, sub {
 		my @commits = commits();
 		$standby->safe_psql('postgres', 'SELECT lsn_staleness()') if @commits == 1;
-		@commits = grep { $_->{number} > $replayed } @commits;
+		@commits = ((grep { $_->{number} > $replayed } @commits), $commits[-1]);
 		# those that it is about to replay are few, and matter
 		my $commit = $commits[ rand(2) < 1 ? -1 : @commits * rand() ** 3 ];
 		return ($commit->{sql}, $commit->{number});

@@ -140,6 +140,21 @@ copy_tree() {
 	tar -c --exclude-vcs --exclude-ignore=.gitignore . | tar -x -C "$1"
 }
 
+# The sources of each version before this, as its last commit in git's history has them, to
+# test/older/VERSION in a copy of the tree.  Nothing where there is no history.  Arguments: the
+# tree, the copy.
+copy_older() {
+	local script version commit
+	for script in "$1"/lsn_tracker--*--*.sql; do
+		version=${script##*/lsn_tracker--}
+		version=${version%%--*}
+		commit=$(git -C "$1" log -1 --format=%H -S"default_version = '$version'" -- lsn_tracker.control 2>/dev/null) &&
+			commit=$(git -C "$1" rev-parse -q --verify "$commit^") || continue
+		mkdir -p "$2/test/older/$version"
+		git -C "$1" archive "$commit" src | tar -x -C "$2/test/older/$version"
+	done
+}
+
 # Build, and install into a copy of the server's own tree: the programs find
 # their libraries and shared files relative to where they are, so neither the
 # installed server nor the machine is touched.  Sets INSTALL_BIN.

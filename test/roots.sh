@@ -115,6 +115,7 @@ make_in_root() {
 		$(repmgr_package "/usr/lib/postgresql/$version/bin") || return
 	as_root rm -rf "$ROOT/src"
 	copy_tree "$WORK/tree.$version"
+	copy_older . "$WORK/tree.$version"
 	[ -z "${NODE_MODULES:-}" ] || cp -R "$NODE_MODULES" "$WORK/tree.$version/node_modules"
 	as_root mv "$WORK/tree.$version" "$ROOT/src"
 	# what takes no packages of Node.js has none there

@@ -80,30 +80,45 @@ note_symbols('postgres', $version);
 delete $declared{lsn_waiters}{ (grep { $declared{lsn_waiters}{$_}{'1.0'} } keys %{ $declared{lsn_waiters} })[0] };
 is_deeply([ grep { keys %{ $declared{$_} } != 1 } sort keys %declared ], [], "no function of the library is declared in two ways");
 
-# All that each version has, with the library of this one.
+# All that each version has
 my %calls = (
 	'1.0' => [ 'lsn_wait(%s)', 'lsn_wait(%s, 0)', 'lsn_require(%s) IS NOT NULL', 'lsn_replicated(%s)', 'lsn_last_replay() >= %s', 'lsn_watch(%s - 1) >= %s',
-		'lsn_request_notification(%s) IS NOT NULL', 'lsn_await_notification()' ],
-	'1.1' => [ "lsn_wait('%s\@1')", "lsn_require('%s\@1', 0) IS NOT NULL", "lsn_replicated('%s\@1')", "lsn_watch('%s\@1', 1) IS NULL OR true", "lsn_request_notification('%s\@1') IS NOT NULL", 'lsn_await_notification(0)',
-		'lsn_last_commit() IS NULL' ]);
+		'lsn_request_notification(%s) IS NOT NULL', 'lsn_await_notification()', 'lsn_await_notification(0)' ],
+	'1.1' => [ "lsn_wait('%s\@1')", "lsn_require('%s\@1', 0) IS NOT NULL", "lsn_replicated('%s\@1')", "lsn_watch('%s\@1', 1) IS DISTINCT FROM '0/0'", "lsn_request_notification('%s\@1') IS NOT NULL",
+		'lsn_last_commit() IS NULL' ],
+	$version => [ "coalesce(lsn_staleness(), '0') >= '0'", "lsn_eta(%s) >= '0'", "lsn_eta('%s\@1') >= '0'", '(SELECT count(*) FROM lsn_waiters()) = 0', '(SELECT count(*) FROM pg_stat_lsn_tracker) = 1',
+		'(SELECT count(*) FROM pg_stat_lsn_tracker_waits) > 0', "pg_stat_lsn_tracker_reset()::text = ''" ]);
+
+# What versions have is there for a server that has replayed a target; or is not, but that
+# is said.
+sub calls
+{
+	my ($name, $node, $dbname, $target, $expected, @versions) = @_;
+	my @bad;
+
+	foreach my $call (map { @{ $calls{$_} } } @versions)
+	{
+		next if $node == $primary && $call =~ /lsn_last_replay|lsn_watch|notification/;
+		my $sql = "SELECT $call";
+		$sql =~ s/'%s/'$target/g;
+		$sql =~ s/%s/'$target'::pg_lsn/g;
+		$sql = "SELECT lsn_request_notification('$target'::pg_lsn);\n$sql" if $sql =~ /await/;
+		my $says = says($node, $dbname, $sql);
+		push @bad, "$sql: $says" if $says !~ $expected;
+	}
+	is(join("\n", @bad), '', "$name: calls of @versions: " . $node->name);
+	return;
+}
+my $works = qr/^\n?t\z/;
+
+# With the library of this one
 foreach my $old (@older)
 {
 	my $dbname = "from_$old";
 	my $target = insert_lsn($primary);
 
 	catch_up($primary, $standby);
-	foreach my $node ($primary, $standby)
-	{
-		foreach my $call (map { @{ $calls{$_} } } grep { $_ le $old } sort keys %calls)
-		{
-			next if $node == $primary && $call =~ /lsn_last_replay|lsn_watch|notification/;
-			my $sql = "SELECT $call";
-			$sql =~ s/'%s/'$target/g;
-			$sql =~ s/%s/'$target'::pg_lsn/g;
-			$sql = "SELECT lsn_request_notification('$target');\n$sql" if $sql =~ /await/;
-			like(says($node, $dbname, $sql), qr/^\n?t\z/, "SQL of $old: " . $node->name . ": $sql");
-		}
-	}
+	calls("SQL of $old", $_, $dbname, $target, $works, grep { $_ le $old } sort keys %calls) foreach $primary, $standby;
 	is(says($primary, $dbname, 'SELECT lsn_last_replay(); SELECT count(*) FROM lsn_waiters()'), "\n0", "SQL of $old: primary");
 	my $xid = $primary->safe_psql('postgres', 'INSERT INTO t VALUES (1) RETURNING pg_current_xact_id()');
 	is(says($standby, $dbname, "SELECT lsn_wait_xact('$xid')"), 't', "SQL of $old: a transaction") if $old ge '1.1';
@@ -305,4 +320,93 @@ is(says($standby, 'postgres', "SELECT lsn_wait('$here'); $newest"), "t\n" . rows
 unhurt('rolling restarts');
 ($primary, $standby) = ($old, $primary);
 unhurt('rolling restarts');
+$_->stop foreach grep { $_->{_pid} } $primary, $standby;
+
+#
+# The library: an older one
+#
+
+# Compile it from what git's history has of it (lib.sh: copy_older); returns in which directory
+# it is.
+sub older_library
+{
+	my ($old) = @_;
+	my $sources = "$FindBin::RealBin/../older/$old/src";
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+
+	not_tested("no library of $old: no git history, and no package of it"), return if !-d $sources;
+	# the headers of a server that knows GSSAPI want it, and that of 1.0 wants them
+	mkdir "$dir/gssapi";
+	append_to_file("$dir/gssapi/gssapi.h", "typedef void *gss_ctx_id_t, *gss_cred_id_t, *gss_name_t;\ntypedef struct { size_t length; void *value; } gss_buffer_desc;\n");
+	append_to_file("$dir/gssapi/gssapi_ext.h", '');
+	my $log = `$ENV{MODULE_CC} -Wno-error -I '$dir' -o '$dir/lsn_tracker.so' '$sources'/*.c 2>&1`;
+	return $dir if !$?;
+	not_tested("no library of $old: it does not compile for this server");
+	diag($log);
+	return;
+}
+
+foreach my $old (@older)
+{
+  SKIP:
+	{
+		my $dir = older_library($old) or skip "no library of $old", 1;
+		my %has;
+
+		# In one database SQL objects of this version, in the other the older ones.  Dynamic
+		# loading knows a loaded library by its file, and $libdir has the newer one, so
+		# functions have to look for it where shared_preload_libraries does.
+		($primary, $standby) = new_pair("library_$old" =~ s/\W//gr, q{dynamic_library_path = '$libdir'});
+		$primary->safe_psql('postgres', 'CREATE DATABASE older');
+		$primary->safe_psql('older', "CREATE EXTENSION lsn_tracker VERSION '$old'");
+		$primary->safe_psql($_, q{UPDATE pg_proc SET probin = 'lsn_tracker' WHERE probin = '$libdir/lsn_tracker'}) foreach qw(postgres older);
+		catch_up($primary, $standby);
+		$has{ $_->name } = $version foreach $primary, $standby;
+
+		# back from this version and up again, standby first; up, primary first
+		foreach my $step ([ $standby, $old ], [ $primary, $old ], [ $standby, $version ], [ $primary, $version ],
+			[ $standby, $old ], [ $primary, $old ], [ $primary, $version ], [ $standby, $version ])
+		{
+			my ($node, $library) = @$step;
+			$node->adjust_conf('postgresql.conf', 'dynamic_library_path', $library eq $old ? "'$dir:\$libdir'" : q{'$libdir'});
+			$node->restart;
+			$has{ $node->name } = $library;
+
+			my $name = "library of $has{$primary->name}, the standby's of $has{$standby->name}";
+			my $target = one_more();
+			foreach my $node ($primary, $standby)
+			{
+				calls("$name, SQL of $old", $node, 'older', $target, $works, grep { $_ le $old } sort keys %calls);
+				is(says($node, 'older', 'SELECT count(*) FROM lsn_waiters()'), '0', "$name, SQL of $old: " . $node->name . ': who waits');
+				calls($name, $node, 'postgres', $target, $works, grep { $_ le $has{ $node->name } } sort keys %calls);
+				calls($name, $node, 'postgres', $target, qr/^ERROR:  42883: could not find function "\w+" in file/m, grep { $_ gt $has{ $node->name } } sort keys %calls);
+				like(says($node, 'postgres', 'SET lsn_tracker.max_staleness = 0'), $has{ $node->name } eq $version ? qr/^\z/ : qr/^ERROR:  42602: /, "$name: " . $node->name . ': a new setting');
+			}
+			like(says($primary, 'postgres', q{CREATE FUNCTION f() RETURNS interval AS 'lsn_tracker', 'lsn_staleness' LANGUAGE C; DROP FUNCTION f()}),
+				$has{ $primary->name } eq $version ? qr/^\z/ : qr/^ERROR:  42883: /, "$name: a new function");
+
+			my $future = future_lsn($primary);
+			my $waiter = start_wait(session($standby), "SELECT lsn_wait('$future'::pg_lsn)");
+			$standby->poll_query_until('older', 'SELECT count(*) = 1 FROM lsn_waiters()') or die 'nobody waits';
+			reach($primary, $future);
+			is(scalar finish_wait($waiter), 't', "$name: who waits");
+			$waiter->quit;
+			if (!grep { $_ lt '1.1' } values %has)
+			{
+				my $token = write_token($primary) =~ s/^\n//r;
+				is(says($standby, 'postgres', "SET lsn_tracker.token = '$token'; SELECT count(*) FROM t"), rows(), "$name: a token");
+			}
+			next if $has{ $standby->name } ne $version;
+			my $expected = $has{ $primary->name } eq $version ? qr/^${\rows()}\n?\z/ : qr/ERROR:  55L01: .*lsn_tracker is not .* or of a version that is too old/s;
+			$until = time + $PostgreSQL::Test::Utils::timeout_default;
+			do
+			{
+				(undef, $out, $err) = $standby->psql('postgres', "\\set VERBOSITY verbose\nSET lsn_tracker.default_timeout = 1000; $newest", on_error_stop => 0);
+			} until "$out$err" =~ $expected || time > $until;
+			like("$out$err", $expected, "$name: a strong read");
+		}
+		unhurt("libraries of $old and $version");
+		$_->stop foreach $standby, $primary;
+	}
+}
 done_testing();

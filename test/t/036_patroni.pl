@@ -1,6 +1,6 @@
-# Three nodes run by Patroni, and HAProxy in front of them, with the examples in doc/: reads by
-# a token and strong ones are right through a switchover and a failover, and readers are
-# not given what is too old.
+# Three nodes run by Patroni, and HAProxy in front of them, with the examples in doc/, and
+# PgBouncer in front of that: reads by a token and strong ones are right through a switchover
+# and a failover, and readers are not given what is too old.
 
 use strict;
 use warnings;
@@ -159,10 +159,22 @@ await('both standbys are fresh', sub { fresh() eq others($primary) });
 await('readers are given them', sub { read_from() eq others($primary) });
 await('and writers the primary', sub { (sql('127.0.0.1', $write, 'SELECT host(inet_server_addr())') // '') eq "127.0.0.$primary" });
 
-# Somebody writes and reads, all the time.
+# Somebody writes and reads, all the time.  Strong reads, by a setting of the session, come by
+# HAProxy itself; writes and reads by a token have PgBouncer in between, so that each statement
+# may be on another server than the last.
+my ($writers, $strong) = map { "host=127.0.0.1 port=$_ user=postgres dbname=postgres" } $write, $read;
+my $token = $strong;
+if (!grep { lacks($_) } 'pgbouncer', 'PgBouncer 1.20')
+{
+	start_bouncer({ map { $_->[0] => "host=127.0.0.1 port=$_->[1] user=postgres pool_size=4" } [ write => $write ], [ read => $read ] },
+		'track_extra_parameters = lsn_tracker.token', 'server_round_robin = 1', 'server_login_retry = 1', 'server_lifetime = 5',
+		# nobody reads what it says in the meantime
+		map { "log_$_ = 0" } qw(connections disconnections pooler_errors stats));
+	($writers, $token) = map { pooled($_) =~ s{^postgresql:///(\w+)\?}{dbname=$1 }r =~ tr/&/ /r } qw(write read);
+}
 my %load = (in => '', out => '', err => '');
-$load{run} = IPC::Run::start(
-	[ $ENV{PYTHON}, "$FindBin::RealBin/../clients/failover.py", map { "host=127.0.0.1 port=$_ user=postgres dbname=postgres" } $write, $read ],
+# its four strong readers are given the first of these, those with tokens the last
+$load{run} = IPC::Run::start([ $ENV{PYTHON}, "$FindBin::RealBin/../clients/failover.py", $writers, ($strong) x 4, ($token) x 4 ],
 	'<', \$load{in}, '>', \$load{out}, '2>', \$load{err});
 
 sub so_far

@@ -388,8 +388,9 @@ foreach my $old (@older)
 			my $future = future_lsn($primary);
 			my $waiter = start_wait(session($standby), "SELECT lsn_wait('$future'::pg_lsn)");
 			$standby->poll_query_until('older', 'SELECT count(*) = 1 FROM lsn_waiters()') or die 'nobody waits';
+			like(says($standby, 'postgres', 'SELECT * FROM lsn_waiters()'), $has{ $standby->name } eq $version ? qr/^\d+\|/ : qr/^ERROR:  42883: /, "$name: who waits, as the new version tells it");
 			reach($primary, $future);
-			is(scalar finish_wait($waiter), 't', "$name: who waits");
+			is(scalar finish_wait($waiter), 't', "$name: and gets there");
 			$waiter->quit;
 			if (!grep { $_ lt '1.1' } values %has)
 			{

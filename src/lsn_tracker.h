@@ -104,8 +104,9 @@ typedef struct LsnCommitter
 	pg_atomic_uint64 end;		/* of the last commit that others can see */
 	pg_atomic_uint64 written;	/* the commit that is marked ends behind this */
 	pg_atomic_uint32 committing;	/* the mark */
+	pg_atomic_uint32 telling;	/* others' caches may not know of this commit yet */
 	pg_atomic_uint32 finishing; /* runs its so manieth COMMIT PREPARED; 0: none */
-	char		pad[PG_CACHE_LINE_SIZE - 2 * sizeof(pg_atomic_uint64) - 2 * sizeof(pg_atomic_uint32)];
+	char		pad[PG_CACHE_LINE_SIZE - 2 * sizeof(pg_atomic_uint64) - 3 * sizeof(pg_atomic_uint32)];
 } LsnCommitter;
 
 #define MAX_RESTARTS 16

@@ -38,7 +38,10 @@
  * and replayed while the process that commits is not done, least of all if it waits for
  * a synchronous standby.  Who has read it there, and comes to the primary with the token,
  * waits until nobody is left who is marked and may have written his commit before that
- * position (AwaitVisible()).
+ * position (AwaitVisible()).  Nor who has not told the others' catalog caches of it, which
+ * the server does behind making it visible (CommitTransaction()): with a snapshot that shows
+ * new catalogs, he who waits would look names up in the old ones, and not know that he has
+ * to analyse his statement anew (plan.c).
  *
  * Nothing is noted yet after a start, a crash or a promotion, although there is
  * something to see: the first answer is the insert position, and noted as well.
@@ -109,6 +112,13 @@ MarkCommitting(TransactionId xid)
 	pg_atomic_write_u32(&me->committing, TransactionIdIsValid(xid) ? xid : WITHOUT_ID);
 }
 
+/* The transaction's memory is freed, behind the sending of its invalidation messages. */
+static void
+MarkTold(void *arg)
+{
+	pg_atomic_write_u32(&tracker->committers[MyProcNumber].telling, InvalidTransactionId);
+}
+
 /*
  * Any process: its transaction has ended, and others see it if it has committed (COMMIT,
  * ABORT).  Raises nothing.  "xid" is invalid as well if it was rolled back.
@@ -116,12 +126,17 @@ MarkCommitting(TransactionId xid)
 void
 MarkCommitted(TransactionId xid)
 {
+	static MemoryContextCallback callback = {.func = MarkTold};
 	LsnCommitter *me = &tracker->committers[MyProcNumber];
 
 	/* nobody can see what has none */
 	if (TransactionIdIsValid(xid))
+	{
 		pg_atomic_write_u64(&me->end, XactLastCommitEnd);
-	/* who finds no mark must find the end (model: newest, UNMARKED_BEFORE_NOTED) */
+		pg_atomic_write_u32(&me->telling, xid);
+		MemoryContextRegisterResetCallback(TopTransactionContext, &callback);
+	}
+	/* who finds no mark must find the others (model: newest, UNMARKED_BEFORE_NOTED) */
 	pg_write_barrier();
 	pg_atomic_write_u32(&me->committing, NOT_COMMITTING);
 	pg_atomic_write_u32(&me->finishing, 0);
@@ -296,7 +311,8 @@ ReadUntilNow(void)
 
 /*
  * May a process have written a commit that ends at or before this position, and is not
- * visible yet?  Returns 0 if not, else what tells the commit from another one.
+ * visible yet, or not known to the others' caches?  Returns 0 if not, else what tells the
+ * commit from another one.
  */
 static uint64
 InvisibleCommit(int number, XLogRecPtr lsn)
@@ -305,20 +321,18 @@ InvisibleCommit(int number, XLogRecPtr lsn)
 	volatile PGPROC *proc = &ProcGlobal->allProcs[number];
 	uint32		finishing = pg_atomic_read_u32(&committer->finishing);
 	TransactionId mark = pg_atomic_read_u32(&committer->committing);
-	TransactionId running;
 
 	/* any prepared transaction */
 	if (finishing != 0)
 		return ((uint64) 1 << 32) | finishing;
-	if (mark == NOT_COMMITTING)
-		return 0;
-	/* MarkCommitting()'s counterpart */
+	/* MarkCommitting()'s counterpart, and MarkCommitted()'s */
 	pg_read_barrier();
+	if (mark == NOT_COMMITTING)
+		return pg_atomic_read_u64(&committer->end) <= lsn ? pg_atomic_read_u32(&committer->telling) : 0;
 	if (pg_atomic_read_u64(&committer->written) >= lsn)
 		return 0;
-	/* it does not run any more once its commit is visible */
-	running = proc->xid;
-	return mark == WITHOUT_ID || mark == running ? running : 0;
+	/* not only as long as it runs: behind that, it has to tell */
+	return mark == WITHOUT_ID ? proc->xid : mark;
 }
 
 /*
@@ -350,6 +364,8 @@ AwaitVisible(XLogRecPtr lsn, int64 timeout)
 			CHECK_FOR_INTERRUPTS();
 		}
 	}
+	/* what has been told must be found */
+	pg_read_barrier();
 	return true;
 }
 

@@ -142,6 +142,7 @@ CreateSharedState(void)
 			pg_atomic_init_u64(&tracker->committers[i].end, 0);
 			pg_atomic_init_u64(&tracker->committers[i].written, 0);
 			pg_atomic_init_u32(&tracker->committers[i].committing, InvalidTransactionId);
+			pg_atomic_init_u32(&tracker->committers[i].telling, InvalidTransactionId);
 			pg_atomic_init_u32(&tracker->committers[i].finishing, 0);
 		}
 		tracker->prepared_seen = (pg_atomic_uint64 *) ((char *) tracker + PreparedSeenOffset());

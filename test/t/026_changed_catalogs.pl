@@ -9,6 +9,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use FindBin;
 use lib $FindBin::RealBin;
+use Debugger;
 use LsnPair;
 
 my ($primary, $standby) = new_pair('catalogs', "lsn_tracker.default_timeout = '60s'", 'lsn_tracker.track_reads = on');
@@ -95,6 +96,30 @@ $primary->reload;
 finish_wait($changing);
 $changing->quit;
 said('primary', $_, $sessions{$_}) foreach sort keys %ways;
+
+# Nor while the committer has not yet told the others' caches of what is visible already
+SKIP:
+{
+	skip 'no gdb', 2 if lacks('gdb');
+	$primary->safe_psql('postgres', $back);
+	catch_up($primary, $standby);
+	my $reader = session($primary);
+	is($reader->query('SELECT count(*) FROM live.t'), 1, 'the old one');
+	$changing = session($primary);
+	my $debugger = debugger($changing->query('SELECT pg_backend_pid()'));
+	stop_at($debugger, 'AtEOXact_Inval');
+	start_wait($changing, $change);
+	told($debugger);
+	$standby->poll_query_until('postgres', "SELECT to_regnamespace('old') IS NOT NULL") or die 'the standby does not show it';
+	$token = (split /\n/, $standby->safe_psql('postgres', "TABLE t;\nSHOW lsn_tracker.token"))[-1];
+	start_wait($reader, "SET lsn_tracker.token = '$token';\nSELECT count(*) FROM live.t");
+	$primary->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event IN ('Extension', 'LsnVisible') AND backend_type = 'client backend'")
+	  or die 'it does not wait';
+	let_go($debugger);
+	finish_wait($changing);
+	is((finish_wait($reader))[0], 2, 'told: reads the new one');
+	$_->quit foreach $reader, $changing;
+}
 
 $_->stop foreach $standby, $primary;
 done_testing();

@@ -234,6 +234,18 @@ FindVariable(const char *name)
 #endif
 }
 
+/* Forget what the client was told of a variable, so that it is told again. */
+static inline void
+ForgetReported(struct config_generic *variable)
+{
+#if PG_VERSION_NUM < 160000
+	free(variable->last_reported);
+#else
+	guc_free(variable->last_reported);
+#endif
+	variable->last_reported = NULL;
+}
+
 /* 17 has resource owners clean up; nobody does for a process that has one set for good. */
 #if PG_VERSION_NUM < 170000
 #define CreateWaitEventSet(owner, n) CreateWaitEventSet(TopMemoryContext, n)

@@ -46,6 +46,13 @@
  * ReadyForQuery if it was assigned to and what it shows has changed.  So when
  * the value has moved by itself the variable is assigned to (ReportToken()).
  *
+ * A pooler (PgBouncer) sets it where what a client has differs from what the server showed
+ * last, and takes for its client's whatever the server shows from then on.  Two things
+ * follow.  Who has set an older token than the session knows, and reads, must be told what
+ * is shown although that has not changed: he has read it, and does not know.  And while one
+ * has been waited for in vain, that is shown, even if something newer is known: else a
+ * client who has the newer would not be set apart, and wait for what is another's.
+ *
  * The bound, lsn_tracker.max_staleness, is owed to each statement on a standby: it sees
  * everything that was committed on the primary so many ms before it began.  With 0, what
  * was committed until then.  That is a question to the primary (primary_link.c), and its
@@ -79,6 +86,12 @@ static LsnTarget owed_locally;
 /* What of "owed" was set last, and has that been waited for in vain? */
 static LsnTarget set_last;
 static bool set_last_in_vain = false;
+
+/* Is that shown, until something new is known or set? */
+static bool show_owed = false;
+
+/* Is what is shown to be reported behind the next read, even if it has not changed? */
+static bool report_anyway = false;
 
 /* A REPEATABLE READ transaction that had what the bound owes it when it began */
 static LocalTransactionId bound_met_for = InvalidLocalTransactionId;
@@ -158,8 +171,19 @@ static void
 OweNoToken(void)
 {
 	owed = owed_locally = (LsnTarget){0};
-	set_last_in_vain = token_owed = false;
+	set_last_in_vain = show_owed = token_owed = false;
 	something_owed = max_staleness >= 0;
+}
+
+/* The server's record of the variable.  It is not there yet when that gets its first value. */
+static struct config_generic *
+Variable(void)
+{
+	static struct config_generic *variable = NULL;
+
+	if (variable == NULL)
+		variable = FindVariable(TOKEN);
+	return variable;
 }
 
 /*
@@ -169,14 +193,7 @@ OweNoToken(void)
 static bool
 IsBeingSetLocally(void)
 {
-	static struct config_generic *variable = NULL;
-
-	/* it is not there yet when it gets its first value */
-	if (!IsTransactionState())
-		return false;
-	if (variable == NULL)
-		variable = FindVariable(TOKEN);
-	return variable->stack && variable->stack->state != GUC_SET;
+	return IsTransactionState() && Variable()->stack && Variable()->stack->state != GUC_SET;
 }
 
 /* The variable's assign hook */
@@ -200,7 +217,7 @@ AssignToken(const char *newval, void *extra)
 
 	if (set_last_in_vain)
 		owed = (LsnTarget){0};
-	set_last_in_vain = false;
+	set_last_in_vain = show_owed = false;
 
 	/*
 	 * Owed even if something newer is known: that can be of a later timeline,
@@ -212,6 +229,7 @@ AssignToken(const char *newval, void *extra)
 	{
 		set_last = setting->target;
 		Owe(&owed, &set_last);
+		report_anyway = true;
 	}
 	WatchFastpath();
 }
@@ -226,8 +244,10 @@ NewerOf(const LsnTarget *a, const LsnTarget *b)
 static const char *
 NewestText(void)
 {
-	const LsnTarget *target = NewerOf(&newest, NewerOf(&owed, &owed_locally));
+	const LsnTarget *target = NewerOf(&owed, &owed_locally);
 
+	if (!show_owed)
+		target = NewerOf(&newest, target);
 	return XLogRecPtrIsInvalid(target->lsn) ? "" : TargetToText(target);
 }
 
@@ -279,6 +299,7 @@ NoteKnown(const LsnTarget *target)
 {
 	if (XLogRecPtrIsInvalid(newest.lsn) || IsNewer(target, &newest))
 		newest = *target;
+	show_owed = false;
 }
 
 /*
@@ -299,14 +320,18 @@ NoteRead(void)
 		target.timeline = timeline;
 		NoteKnown(&target);
 	}
-	else if (read_on_primary)
+	else if (read_on_primary && !report_anyway)
 		return;
 	else
 		read_on_primary = true;
 
 	/* the server sets nothing then; the statement around this one has done it */
-	if (!IsInParallelMode())
-		ReportToken();
+	if (IsInParallelMode())
+		return;
+	if (report_anyway)
+		ForgetReported(Variable());
+	report_anyway = false;
+	ReportToken();
 }
 
 /*
@@ -352,13 +377,11 @@ OwedInVain(void)
 	if (OwedTarget() != &owed)
 		return;
 	if (owed.lsn == set_last.lsn && owed.timeline == set_last.timeline)
-		set_last_in_vain = true;
+		set_last_in_vain = show_owed = true;
 	else
-	{
 		owed = set_last;
-		/* or a pooler takes the other for what its client has set */
-		ReportToken();
-	}
+	/* or a pooler takes the other for what its client has set */
+	ReportToken();
 }
 
 /* It has been waited for. */

@@ -48,7 +48,8 @@ foreach my $mode (qw(redo poll))
 	}
 
 	# B and C miss what A writes now.
-	cut_off($_) foreach $b, $c;
+	# B, which is promoted, last: who follows must not be ahead of it
+	cut_off($_) foreach $c, $b;
 	my $lost = write_token($a);
 	my $end = $b->safe_psql('postgres', "SELECT pg_last_wal_replay_lsn() || '\@1'");
 

@@ -25,7 +25,8 @@ foreach my $mode (qw(redo poll))
 
 	# B and C don't get what A writes, but are told that it is there.
 	have_ask($_, $a) foreach $b, $c;
-	cut_off($_) foreach $b, $c;
+	# B, which is promoted, last: who follows must not be ahead of it
+	cut_off($_) foreach $c, $b;
 	write_wal($a) for 1 .. 10;
 	my %reader = map { $_->name => start_wait(session($_), "$strong; $count") } $b, $c, $d;
 	await_waiters($_, 1) foreach $b, $c, $d;

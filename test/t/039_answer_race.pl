@@ -24,7 +24,8 @@ my $kept = $a->safe_psql('postgres', $count);
 
 # C asks A, and neither C nor B gets what A writes: far beyond what B will write.
 have_ask($c, $a);
-cut_off($_) foreach $b, $c;
+# B, which is promoted, last: who follows must not be ahead of it
+cut_off($_) foreach $c, $b;
 $a->safe_psql('postgres', 'SELECT pg_switch_wal()') && write_wal($a) for 1 .. 3;
 
 # The link has the answer, and has looked where replay is.

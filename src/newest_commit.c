@@ -136,7 +136,7 @@ MarkCommitted(TransactionId xid)
 		pg_atomic_write_u32(&me->telling, xid);
 		MemoryContextRegisterResetCallback(TopTransactionContext, &callback);
 	}
-	/* who finds no mark must find the others (model: newest, UNMARKED_BEFORE_NOTED) */
+	/* who finds no mark must find the others (model: newest, visible, UNMARKED_BEFORE_NOTED) */
 	pg_write_barrier();
 	pg_atomic_write_u32(&me->committing, NOT_COMMITTING);
 	pg_atomic_write_u32(&me->finishing, 0);
@@ -331,7 +331,7 @@ InvisibleCommit(int number, XLogRecPtr lsn)
 		return pg_atomic_read_u64(&committer->end) <= lsn ? pg_atomic_read_u32(&committer->telling) : 0;
 	if (pg_atomic_read_u64(&committer->written) >= lsn)
 		return 0;
-	/* not only as long as it runs: behind that, it has to tell */
+	/* not only as long as it runs: behind that, it has to tell; not known where the id came late */
 	return mark == WITHOUT_ID ? proc->xid : mark;
 }
 

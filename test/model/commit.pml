@@ -12,7 +12,8 @@
  *
  * Checked, always:
  *	newest		the answer is not before what somebody had seen when it was asked for
- *	visible		who has waited for a commit finds it visible
+ *	visible		who has waited for a commit finds it visible, and has been told of it;
+ *			the latter not of a transaction that gets its id behind the mark (NOTIFY)
  */
 
 #define COMMITTER 0
@@ -26,7 +27,8 @@
 #define PREPARED_SEEN 4					/* prepared_seen */
 #define NOTED 5						/* all_noted */
 #define LOCK 6						/* TwoPhaseStateLock */
-#define WORDS 7
+#define TELLING 7					/* telling */
+#define WORDS 8
 
 #define STORED (buffered[0] + buffered[1] + buffered[2])
 
@@ -38,6 +40,7 @@
 
 byte wal = 0;						/* where it ends */
 byte seen = 0;						/* the newest commit that is visible */
+byte told = 0;						/* and that caches have been told of */
 byte prepared_runs = 0;					/* TransactionIdIsInProgress() */
 
 #ifdef PREPARED
@@ -116,6 +119,8 @@ proctype asker(byte me)
 
 #else
 
+bool without_id[COMMITS];
+
 proctype committer()
 {
 	byte id, mark;
@@ -123,7 +128,7 @@ proctype committer()
 	for (id : 1 .. COMMITS) {
 		if
 		:: atomic { DRAINED(COMMITTER) -> mem[RUNNING] = id }; mark = id
-		:: mark = WITHOUT_ID
+		:: mark = WITHOUT_ID; without_id[id - 1] = true
 		fi;
 		/* MarkCommitting() */
 #ifndef NO_MARK
@@ -140,11 +145,16 @@ proctype committer()
 		/* MarkCommitted() */
 #ifdef UNMARKED_BEFORE_NOTED
 		store(COMMITTER, MARK, 0);
-		store(COMMITTER, END, id)
-#else
-		store(COMMITTER, END, id);
-		store(COMMITTER, MARK, 0)
 #endif
+		store(COMMITTER, END, id);
+		store(COMMITTER, TELLING, id);
+#ifndef UNMARKED_BEFORE_NOTED
+		store(COMMITTER, MARK, 0);
+#endif
+		/* the invalidation messages, under a lock */
+		atomic { DRAINED(COMMITTER) -> told = id };
+		/* MarkTold() */
+		store(COMMITTER, TELLING, 0)
 	}
 }
 
@@ -160,8 +170,12 @@ proctype asker(byte me)
 	do
 	::
 		mark = READ(me, MARK);
-		running = (mark == 0 -> 0 : READ(me, RUNNING));
-		running = (mark == WITHOUT_ID || mark == running -> running : 0);
+		if
+		:: mark == 0 && READ(me, END) <= target -> running = READ(me, TELLING)
+		:: mark == 0 && READ(me, END) > target -> running = 0
+		:: mark == WITHOUT_ID -> running = READ(me, RUNNING)
+		:: else -> running = mark
+		fi;
 		if
 		:: first == 0 -> first = running
 		:: else
@@ -171,7 +185,7 @@ proctype asker(byte me)
 		:: else
 		fi
 	od;
-	assert(seen >= target)					/* visible */
+	assert(seen >= target && (told >= target || without_id[target - 1]))	/* visible */
 #else
 	byte end;
 	bool known;

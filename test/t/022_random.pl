@@ -12,7 +12,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
-my $cases = 2000;
+my $cases = many(2000);
 my $seed = $ENV{LSN_SEED} // 42;
 srand($seed);
 

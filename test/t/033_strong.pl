@@ -18,7 +18,7 @@ my $cascaded = add_standby($standby, 'cascaded');
 catch_up($primary, $cascaded);
 
 my $strong = compile("$FindBin::RealBin/../clients/strong.c");
-my $reads = 100002;
+my $reads = 6 * many(16667);
 my ($out, $err) = run_command([ $strong, 'strong', $reads, map { $_->connstr('postgres') } $primary, $standby, $cascaded ]);
 is($err, '', 'no error');
 is($out, "$reads reads, 0 stale", 'none is stale');

@@ -9,13 +9,14 @@ use warnings;
 use Exporter 'import';
 use FindBin;
 use IPC::Run;
+use List::Util qw(max);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(lacks not_tested new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow have_ask pause resume sqlstate compile future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid link_worker stop_link session
-  uri start_bouncer stop_bouncer pooled report_client ask start_asking answer);
+  uri start_bouncer stop_bouncer pooled report_client ask start_asking answer many patience);
 
 # What a test dies of goes to its log only; test/check says it at its end.
 INIT
@@ -54,6 +55,24 @@ sub lacks
 	my $why = (grep { $what eq $_ } $ENV{NOT_PACKAGED} // (), 'PgBouncer 1.20') ? ', of which Debian has no package for this server' : '';
 	not_tested("no $what$why") if !$here;
 	return !$here;
+}
+
+# A server with assertions and sanitizers, which takes several times as long
+my $is_debug = `pg_config --configure` =~ /--enable-cassert/;
+
+# How many of so many that are not counted on, but make a fault more likely to be met
+sub many
+{
+	my ($n) = @_;
+	return $is_debug ? int($n * 0.4) : $n;
+}
+
+# How many times as long as on a machine of its own may something take here, with what runs
+# beside it?
+sub patience
+{
+	my ($load) = split / /, slurp_file('/proc/loadavg');
+	return max(1, $load / `nproc`) * ($is_debug ? 4 : 1);
 }
 
 # What initdb is told, for the primaries to come

@@ -167,9 +167,7 @@ my $token = $strong;
 if (!grep { lacks($_) } 'pgbouncer', 'PgBouncer 1.20')
 {
 	start_bouncer({ map { $_->[0] => "host=127.0.0.1 port=$_->[1] user=postgres pool_size=4" } [ write => $write ], [ read => $read ] },
-		'track_extra_parameters = lsn_tracker.token', 'server_round_robin = 1', 'server_login_retry = 1', 'server_lifetime = 5',
-		# nobody reads what it says in the meantime
-		map { "log_$_ = 0" } qw(connections disconnections pooler_errors stats));
+		'track_extra_parameters = lsn_tracker.token', 'server_round_robin = 1', 'server_login_retry = 1', 'server_lifetime = 5');
 	($writers, $token) = map { pooled($_) =~ s{^postgresql:///(\w+)\?}{dbname=$1 }r =~ tr/&/ /r } qw(write read);
 }
 my %load = (in => '', out => '', err => '');

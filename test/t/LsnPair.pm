@@ -425,7 +425,7 @@ sub start_bouncer
 	my $user = getpwuid($>);
 	my $any = (sort keys %$databases)[0];
 
-	%bouncer = (dir => $dir, port => PostgreSQL::Test::Cluster::get_free_port(), log => '');
+	%bouncer = (dir => $dir, port => PostgreSQL::Test::Cluster::get_free_port(), log => "$PostgreSQL::Test::Utils::log_path/$FindBin::Script.pgbouncer");
 	append_to_file("$dir/pgbouncer.ini", <<INI);
 [databases]
 @{[ join "\n", map { "$_ = dbname=postgres user=$user $databases->{$_}" } sort keys %$databases ]}
@@ -437,10 +437,10 @@ auth_type = any
 pool_mode = transaction
 @{[ join "\n", @settings ]}
 INI
-	$bouncer{run} = IPC::Run::start([ 'pgbouncer', "$dir/pgbouncer.ini" ], '<', '/dev/null', '>', \$bouncer{log}, '2>', \$bouncer{log});
+	$bouncer{run} = IPC::Run::start([ 'pgbouncer', "$dir/pgbouncer.ini" ], '<', '/dev/null', '>>', $bouncer{log}, '2>&1');
 	until (IPC::Run::run([ 'psql', '-XAt', '-c', 'SELECT 1', pooled($any) ], '>', \my $out, '2>', \my $err))
 	{
-		die "PgBouncer did not start: $bouncer{log}" unless $bouncer{run}->pumpable;
+		die "PgBouncer did not start: " . slurp_file($bouncer{log}) unless $bouncer{run}->pumpable;
 		$bouncer{run}->pump_nb;
 		select undef, undef, undef, 0.05;
 	}
@@ -467,7 +467,7 @@ END
 	local $?;
 	if ($bouncer{run})
 	{
-		diag($bouncer{log});
+		diag(slurp_file($bouncer{log}));
 		$bouncer{run}->kill_kill;
 	}
 }

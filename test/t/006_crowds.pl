@@ -10,7 +10,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 use LsnPair;
 
-my $sessions = many(250);
+my $sessions = 250;
 
 # Sessions that each wait several times, without a limit: one lost wake-up and
 # pgbench never ends.  Targets are relative to a position that is not yet

@@ -569,7 +569,8 @@ RunUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	utility_depth++;
 	newest_commit_asked = AsksForNewestCommit(pstmt->utilityStmt);
-	if (CommitsPrepared(pstmt->utilityStmt))
+	/* in a transaction block it fails, and behind a savepoint that may go on for long */
+	if (CommitsPrepared(pstmt->utilityStmt) && !IsTransactionBlock())
 		MarkFinishing();
 	PG_TRY();
 	{

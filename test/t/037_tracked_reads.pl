@@ -200,6 +200,10 @@ foreach my $case (
 	is((split /\n/, finish_wait($reader))[0], $expected, "$name: it waits, and reads it");
 	$reader->quit;
 }
+
+# A COMMIT PREPARED that fails in a transaction which goes on, is not waited for.
+$session->query($_) foreach 'BEGIN', 'SAVEPOINT s', "COMMIT PREPARED 'none'", 'ROLLBACK TO s';
+is($primary->safe_psql('postgres', "SET lsn_tracker.track_reads = on;\nSET lsn_tracker.token = '${\write_token($primary)}';\nSELECT 'reads'"), 'reads', 'a COMMIT PREPARED that has failed');
 $session->quit;
 $_->{run}->finish foreach $here, $there;
 $_->stop foreach $cascaded, $standby, $primary;

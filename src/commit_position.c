@@ -84,6 +84,15 @@ AtEndOfXact(XactEvent event, void *arg)
 {
 	static bool report_prepared = false;
 
+	/*
+	 * What SET LOCAL has set is not shown any more.  The server looks at the variable behind
+	 * the transaction only if it has to restore its value, and ReportToken() or the end of a
+	 * subtransaction may have done that.
+	 */
+	if ((event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE || event == XACT_EVENT_ABORT) &&
+		ForgetLocalToken())
+		ReportToken();
+
 	if (event == XACT_EVENT_PRE_COMMIT)
 	{
 		TransactionId xid = GetTopTransactionIdIfAny();
@@ -99,7 +108,6 @@ AtEndOfXact(XactEvent event, void *arg)
 	else if (event == XACT_EVENT_COMMIT)
 	{
 		MarkCommitted(GetTopTransactionIdIfAny());
-		ForgetLocalToken();
 
 		/* an implicit transaction's statement, too, has ended */
 		NoteCatalogs();
@@ -119,11 +127,8 @@ AtEndOfXact(XactEvent event, void *arg)
 	else if (event == XACT_EVENT_ABORT)
 	{
 		MarkCommitted(InvalidTransactionId);
-		ForgetLocalToken();
 		NoteCatalogs();
 	}
-	else if (event == XACT_EVENT_PREPARE)
-		ForgetLocalToken();
 }
 
 /*

@@ -209,7 +209,7 @@ AssignToken(const char *newval, void *extra)
 	if (XLogRecPtrIsInvalid(setting->target.lsn))
 	{
 		if (IsBeingSetLocally())
-			ForgetLocalToken();
+			(void) ForgetLocalToken();
 		else
 			ForgetToken();
 		return;
@@ -347,16 +347,17 @@ ForgetToken(void)
 }
 
 /*
- * The transaction ends, or SET LOCAL sets ''.  Raises nothing.
+ * The transaction ends, or SET LOCAL sets ''.  Returns whether there was one.  Raises nothing.
  */
-void
+bool
 ForgetLocalToken(void)
 {
 	if (XLogRecPtrIsInvalid(owed_locally.lsn))
-		return;
+		return false;
 	owed_locally = (LsnTarget){0};
 	token_owed = !XLogRecPtrIsInvalid(owed.lsn);
 	something_owed = token_owed || max_staleness >= 0;
+	return true;
 }
 
 /*

@@ -512,7 +512,7 @@ extern void ReportToken(void);
 extern void NoteKnown(const LsnTarget *target);
 extern void NoteRead(void);
 extern void ForgetToken(void);
-extern void ForgetLocalToken(void);
+extern bool ForgetLocalToken(void);
 extern const LsnTarget *OwedTarget(void);
 extern void OwedIsMet(void);
 extern void OwedInVain(void);

@@ -275,6 +275,24 @@ SQL
 is($out, $never, q(SET LOCAL ''));
 is(() = $err =~ /ERROR:  timed out after 50 ms/g, 3, 'is still owed');
 
+# The client is told that it is not shown any more, whatever has become of the variable meanwhile.
+my $told = report_client($standby->connstr('postgres'));
+my $local = "SET LOCAL lsn_tracker.token = '$never'";
+ask($told, 'SET lsn_tracker.default_timeout = 1');
+my $shown = (ask($told, 'SET lsn_tracker.track_reads = on; SELECT 1'))[2];
+foreach my $case (
+	[ 'shown behind a read', $local, "SELECT set_config('work_mem', '1MB', true)", 'COMMIT' ],
+	[ 'rolled back', 'SAVEPOINT s', $local, 'ROLLBACK TO s', 'COMMIT' ],
+	[ 'rolled back twice', 'SAVEPOINT s', $local, 'ROLLBACK TO s', 'ROLLBACK' ],
+	[ 'in vain', 'SAVEPOINT s', $local, 'SELECT 1', 'ROLLBACK TO s', 'COMMIT' ],
+	[ 'read all the same', 'SET LOCAL lsn_tracker.on_timeout = stale', $local, 'SELECT 1', 'COMMIT' ])
+{
+	my ($name, @sql) = @$case;
+	my @reports = map { (ask($told, $_))[2] } 'BEGIN', @sql;
+	is(join(' ', $reports[-2], $reports[-1]), "$never $shown", "SET LOCAL, $name: shown, and not any more");
+}
+$told->{run}->finish;
+
 # What was waited for in vain gives way to SET LOCAL as well.
 (undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
 SET lsn_tracker.default_timeout = 50;

@@ -103,7 +103,10 @@ AtEndOfXact(XactEvent event, void *arg)
 		report_prepared = (XactLastRecEnd != 0 || TransactionIdIsValid(xid)) &&
 			MyProcPort != NULL && report_commits;
 		if (report_prepared)
+		{
+			JudgeOwed();
 			ReportToken();
+		}
 	}
 	else if (event == XACT_EVENT_COMMIT)
 	{

@@ -49,9 +49,10 @@
  * A pooler (PgBouncer) sets it where what a client has differs from what the server showed
  * last, and takes for its client's whatever the server shows from then on.  Two things
  * follow.  Who has set an older token than the session knows, and reads, must be told what
- * is shown although that has not changed: he has read it, and does not know.  And while one
- * has been waited for in vain, that is shown, even if something newer is known: else a
- * client who has the newer would not be set apart, and wait for what is another's.
+ * is shown although that has not changed: he has read it, and does not know.  And what has
+ * been set is shown until it has been waited for, even if something newer is known, unless
+ * that is of the same timeline, and so tells that the other is there: else a client who
+ * has the newer would not be set apart, and wait for what is another's, which may be lost.
  *
  * The bound, lsn_tracker.max_staleness, is owed to each statement on a standby: it sees
  * everything that was committed on the primary so many ms before it began.  With 0, what
@@ -86,9 +87,6 @@ static LsnTarget owed_locally;
 /* What of "owed" was set last, and has that been waited for in vain? */
 static LsnTarget set_last;
 static bool set_last_in_vain = false;
-
-/* Is that shown, until something new is known or set? */
-static bool show_owed = false;
 
 /* Is what is shown to be reported behind the next read, even if it has not changed? */
 static bool report_anyway = false;
@@ -171,7 +169,7 @@ static void
 OweNoToken(void)
 {
 	owed = owed_locally = (LsnTarget){0};
-	set_last_in_vain = show_owed = token_owed = false;
+	set_last_in_vain = token_owed = false;
 	something_owed = max_staleness >= 0;
 }
 
@@ -217,7 +215,7 @@ AssignToken(const char *newval, void *extra)
 
 	if (set_last_in_vain)
 		owed = (LsnTarget){0};
-	set_last_in_vain = show_owed = false;
+	set_last_in_vain = false;
 
 	/*
 	 * Owed even if something newer is known: that can be of a later timeline,
@@ -241,12 +239,19 @@ NewerOf(const LsnTarget *a, const LsnTarget *b)
 	return XLogRecPtrIsInvalid(b->lsn) || (!XLogRecPtrIsInvalid(a->lsn) && IsNewer(a, b)) ? a : b;
 }
 
+/* Is something owed that can be lost although something newer is known? */
+static bool
+IsOwedApart(void)
+{
+	return owed.timeline != 0 && newest.timeline != 0 && owed.timeline != newest.timeline;
+}
+
 static const char *
 NewestText(void)
 {
 	const LsnTarget *target = NewerOf(&owed, &owed_locally);
 
-	if (!show_owed)
+	if (!IsOwedApart())
 		target = NewerOf(&newest, target);
 	return XLogRecPtrIsInvalid(target->lsn) ? "" : TargetToText(target);
 }
@@ -299,7 +304,6 @@ NoteKnown(const LsnTarget *target)
 {
 	if (XLogRecPtrIsInvalid(newest.lsn) || IsNewer(target, &newest))
 		newest = *target;
-	show_owed = false;
 }
 
 /*
@@ -378,7 +382,7 @@ OwedInVain(void)
 	if (OwedTarget() != &owed)
 		return;
 	if (owed.lsn == set_last.lsn && owed.timeline == set_last.timeline)
-		set_last_in_vain = show_owed = true;
+		set_last_in_vain = true;
 	else
 		owed = set_last;
 	/* or a pooler takes the other for what its client has set */
@@ -389,8 +393,27 @@ OwedInVain(void)
 void
 OwedIsMet(void)
 {
+	bool		apart = IsOwedApart();
+
 	NoteKnown(OwedTarget());
 	OweNoToken();
+	/* something newer may be shown again */
+	if (apart)
+		ReportToken();
+}
+
+/*
+ * Primary: the session is about to commit, not having waited.  What the commit has in its
+ * history is not owed any more; the other, which is lost, remains shown.  Raises the errors
+ * of ReadHistory().
+ */
+void
+JudgeOwed(void)
+{
+	TimeLineID	current = GetWALInsertionTimeLine();
+
+	if (owed.timeline != 0 && owed.timeline < current && !IsLost(&owed, current))
+		OwedIsMet();
 }
 
 /* The assign hook of lsn_tracker.max_staleness */

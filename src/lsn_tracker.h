@@ -516,6 +516,7 @@ extern bool ForgetLocalToken(void);
 extern const LsnTarget *OwedTarget(void);
 extern void OwedIsMet(void);
 extern void OwedInVain(void);
+extern void JudgeOwed(void);
 extern void AssignMaxStaleness(int newval, void *extra);
 extern void AssignTrackReads(bool newval, void *extra);
 extern bool BoundOwed(void);

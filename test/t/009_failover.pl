@@ -88,6 +88,25 @@ foreach my $mode (qw(redo poll))
 	{
 		like(sqlstate($b, $sql), qr/^40000: the write at \Q$lost\E has been lost in a failover/, "$mode: $sql on the new primary");
 	}
+
+	# It is shown until another one is set, whatever the session gets to know: a pooler must not
+	# take the session for one that has the newer.  What survived is not.
+	my $told = report_client($b->connstr('postgres'));
+	ask($told, 'SET lsn_tracker.track_reads = on');
+	like((ask($told, 'SELECT 1'))[2], qr/\@2/, "$mode: what it has read");
+	foreach my $sql ("SET lsn_tracker.token = '$lost'", ';', "SELECT set_config('work_mem', '1MB', true)", 'SELECT 1', 'EXPLAIN SELECT 1', 'CREATE TABLE made (i int)', 'SELECT 1')
+	{
+		my (undef, $state, $shown) = ask($told, $sql);
+		is("$state $shown", ($sql eq 'SELECT 1' ? '40000' : '') . " $lost", "$mode: $sql: what is shown");
+	}
+	is((ask($told, "SET lsn_tracker.token = '$kept'"))[2], $kept, "$mode: what survived is shown");
+	like((ask($told, 'DROP TABLE made'))[2], qr/\@2$/, "$mode: until a commit");
+	ask($told, "SET lsn_tracker.token = '$kept'");
+	like((ask($told, 'SELECT 1'))[2], qr/\@2/, "$mode: or a read");
+	ask($told, 'RESET lsn_tracker.track_reads');
+	ask($told, "SET lsn_tracker.token = '$kept'");
+	like((ask($told, 'SELECT 1'))[2], qr/\@2/, "$mode: also where reads are not tracked");
+	$told->{run}->finish;
 	is($b->safe_psql('postgres', "SELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn), lsn_wait('${\lsn_of($lost)}')"),
 		't|t', "$mode: the wrong yes: without its timeline the lost write's LSN is answered with true");
 	like(sqlstate($b, "SELECT lsn_wait('0/1\@3')"), qr/^22023: target 0\/0*1\@3 is of a timeline that this server does not know/,

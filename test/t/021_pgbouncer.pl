@@ -169,5 +169,24 @@ like(join(' ', @others), qr/^(?:\|55L01\|\S+)?\z/, 'not waited for yet');
 
 $_->{run}->finish foreach $one, $two, $reader, $other;
 stop_bouncer();
+
+# What a failover has lost fails the reads of its client, and of nobody else who is given
+# the server connection behind it, although its client had no read fail there.
+cut_off($standbys[0]);
+my $lost = write_token($primary) =~ s/^\n//r;
+$standbys[0]->promote;
+write_wal($standbys[0]);
+start_bouncer({ new => "host=${\$standbys[0]->host} port=${\$standbys[0]->port} pool_size=1" }, 'track_extra_parameters = lsn_tracker.token');
+my ($loser, $third) = map { report_client(pooled('new')) } 1 .. 2;
+my @known = ask($third, 'SELECT 1');
+like($known[2], qr/\@2/, 'what it has read on the promoted standby');
+foreach my $sql ("SET lsn_tracker.token = '$lost'", ';', "SELECT set_config('work_mem', '1MB', true)", 'BEGIN; ROLLBACK', 'SELECT 1', ';')
+{
+	my (undef, $state, $shown) = ask($loser, $sql);
+	is("$state $shown", ($sql eq 'SELECT 1' ? '40000' : '') . " $lost", "lost: $sql");
+	is_deeply([ ask($third, 'SELECT 1') ], \@known, 'another client reads');
+}
+$_->{run}->finish foreach $loser, $third;
+stop_bouncer();
 $_->stop foreach @standbys, $primary;
 done_testing();

@@ -51,8 +51,8 @@
  * follow.  Who has set an older token than the session knows, and reads, must be told what
  * is shown although that has not changed: he has read it, and does not know.  And what has
  * been set is shown until it has been waited for, even if something newer is known, unless
- * that is of the same timeline, and so tells that the other is there: else a client who
- * has the newer would not be set apart, and wait for what is another's, which may be lost.
+ * that is of the same timeline, and so tells that the other is there, if no crash has lost
+ * it: else a client who has the newer would not be set apart, and wait for what is another's.
  *
  * The bound, lsn_tracker.max_staleness, is owed to each statement on a standby: it sees
  * everything that was committed on the primary so many ms before it began.  With 0, what
@@ -243,7 +243,11 @@ NewerOf(const LsnTarget *a, const LsnTarget *b)
 static bool
 IsOwedApart(void)
 {
-	return owed.timeline != 0 && newest.timeline != 0 && owed.timeline != newest.timeline;
+	XLogRecPtr	at;
+
+	if (owed.timeline == 0 || newest.timeline == 0)
+		return false;
+	return owed.timeline != newest.timeline || IsLostInCrash(&owed, &at);
 }
 
 static const char *

@@ -372,6 +372,7 @@ extern LsnTarget XactToTarget(FullTransactionId xid);
 extern char *TargetToText(const LsnTarget *target);
 extern bool InHistory(const LsnTarget *target, TimeLineID current);
 extern bool IsLost(const LsnTarget *target, TimeLineID current);
+extern bool IsLostInCrash(const LsnTarget *target, XLogRecPtr *at);
 extern void NoteRestart(XLogRecPtr lsn);
 extern void RaiseLost(const LsnTarget *target, TimeLineID current, XLogRecPtr left_at);
 

@@ -101,19 +101,19 @@ NoteRestart(XLogRecPtr lsn)
 }
 
 /*
- * Raise 40000 if the target's commit had not been flushed when the primary was
- * restarted.  For targets that are positions in this server's history.
+ * Had the target's commit not been flushed when the primary was restarted?  Then *at is where.
+ * For targets that are positions in this server's history.  Raises nothing.
  *
  * The caller has read the position of replay: a restart before that has been noted
  * by then, and is seen, since the server publishes the position under a lock.
  */
-static void
-CheckNotLostInCrash(const LsnTarget *target)
+bool
+IsLostInCrash(const LsnTarget *target, XLogRecPtr *at)
 {
 	uint32		n;
 
 	if (XLogRecPtrIsInvalid(target->flushed))
-		return;
+		return false;
 
 	n = Min(pg_atomic_read_u32(&tracker->n_restarts), MAX_RESTARTS);
 	/*
@@ -123,16 +123,26 @@ CheckNotLostInCrash(const LsnTarget *target)
 	pg_read_barrier();
 	for (uint32 i = 0; i < n; i++)
 	{
-		XLogRecPtr	restart = pg_atomic_read_u64(&tracker->restarts[i]);
-
-		if (target->flushed <= restart && restart < target->lsn)
-			ereport(ERROR,
-					(errcode(ERRCODE_TRANSACTION_ROLLBACK),
-					 errmsg("the write at %s has been lost in a crash of the primary", TargetToText(target)),
-					 errdetail("It was not flushed when it was committed, and the primary has been started again at " LSN_FORMAT ".",
-							   LSN_FORMAT_ARGS(restart)),
-					 errhint("Repeat the write. Commits with synchronous_commit = on are not lost so.")));
+		*at = pg_atomic_read_u64(&tracker->restarts[i]);
+		if (target->flushed <= *at && *at < target->lsn)
+			return true;
 	}
+	return false;
+}
+
+/* Raise 40000 if so. */
+static void
+CheckNotLostInCrash(const LsnTarget *target)
+{
+	XLogRecPtr	at;
+
+	if (IsLostInCrash(target, &at))
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+				 errmsg("the write at %s has been lost in a crash of the primary", TargetToText(target)),
+				 errdetail("It was not flushed when it was committed, and the primary has been started again at " LSN_FORMAT ".",
+						   LSN_FORMAT_ARGS(at)),
+				 errhint("Repeat the write. Commits with synchronous_commit = on are not lost so.")));
 }
 
 /*

@@ -88,6 +88,13 @@ foreach my $mode (qw(redo poll))
 		{
 			like(sqlstate($node, "SELECT lsn_wait('$lost')"), qr/^40000: the write at \Q$lost\E has been lost in a crash/, $node->name . ': lost');
 			like(sqlstate($node, "SELECT lsn_replicated('$lost')"), qr/^40000: .*lost in a crash/, $node->name . ': lost, without waiting');
+
+			# shown like what a failover has lost
+			my $told = report_client($node->connstr('postgres'));
+			ask($told, 'SET lsn_tracker.track_reads = on; SELECT 1');
+			my @shown = map { (ask($told, $_))[2] } "SET lsn_tracker.token = '$lost'", "SELECT set_config('work_mem', '1MB', true)", 'SELECT 1';
+			is(join(' ', @shown), "$lost $lost $lost", $node->name . ': shown, although something newer is known');
+			$told->{run}->finish;
 		}
 	}
 	else

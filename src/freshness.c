@@ -414,9 +414,12 @@ OwedIsMet(void)
 void
 JudgeOwed(void)
 {
-	TimeLineID	current = GetWALInsertionTimeLine();
+	TimeLineID	current;
 
-	if (owed.timeline != 0 && owed.timeline < current && !IsLost(&owed, current))
+	if (owed.timeline == 0)
+		return;
+	current = GetWALInsertionTimeLine();
+	if (owed.timeline < current && !IsLost(&owed, current))
 		OwedIsMet();
 }
 

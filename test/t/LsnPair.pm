@@ -13,6 +13,7 @@ use List::Util qw(max);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(lacks not_tested new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow have_ask pause resume sqlstate compile future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid link_worker stop_link session
@@ -198,7 +199,7 @@ sub await_conflict
 {
 	my ($node, $what) = @_;
 	$what //= 'RecoveryConflictSnapshot';
-	$node->poll_query_until('postgres',
+	becomes_true($node,
 		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event = '$what'")
 	  or die "replay did not come to wait for: $what";
 	return;
@@ -244,7 +245,7 @@ sub pause
 {
 	my ($node) = @_;
 	$node->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-	$node->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'")
+	becomes_true($node, "SELECT pg_get_wal_replay_pause_state() = 'paused'")
 	  or die 'replay was not paused';
 	return;
 }
@@ -255,7 +256,7 @@ sub resume
 
 	# done, even if what is replayed next cancels the statement
 	$node->psql('postgres', 'SELECT pg_wal_replay_resume()');
-	$node->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'not paused'")
+	becomes_true($node, "SELECT pg_get_wal_replay_pause_state() = 'not paused'")
 	  or die 'replay was not resumed';
 	return;
 }
@@ -288,8 +289,7 @@ sub catch_up
 	my ($primary, $standby) = @_;
 	my $lsn = write_wal($primary);
 
-	$standby->poll_query_until('postgres',
-		"SELECT pg_last_wal_replay_lsn() >= '$lsn'")
+	becomes_true($standby, "SELECT pg_last_wal_replay_lsn() >= '$lsn'")
 	  or die "the standby did not catch up";
 	return;
 }
@@ -353,13 +353,34 @@ sub finish_wait
 	return wantarray ? @result : $result[0];
 }
 
+# Sessions that ask servers again and again, by the server's name: a psql each time is
+# half of what a test costs.
+my %asking;
+
+# Ask until the answer is true; returns whether it came to that.
+sub becomes_true
+{
+	my ($node, $sql) = @_;
+	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
+	my $name = $node->name;
+
+	while (time < $until)
+	{
+		# a server that has been started again, or is about to start, has lost it
+		my $answer = eval { finish_wait(start_wait($asking{$name} //= session($node), $sql)) };
+		return 1 if ($answer // '') eq 't';
+		delete $asking{$name} unless defined $answer;
+		usleep(defined $answer ? 10000 : 100000);
+	}
+	return 0;
+}
+
 # Wait until so many sessions are in the queue, no fewer and no more.
 sub await_waiters
 {
 	my ($node, $n) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$node->poll_query_until('postgres',
-		"SELECT count(*) = $n FROM lsn_waiters()")
+	becomes_true($node, "SELECT count(*) = $n FROM lsn_waiters()")
 	  or die "there never were $n waiters";
 	return;
 }
@@ -461,10 +482,14 @@ sub stop_bouncer
 	%bouncer = ();
 	return;
 }
-# left running by a test that died: what it says may be why
 END
 {
 	local $?;
+	foreach my $session (values %asking)
+	{
+		eval { $session->quit };
+	}
+	# left running by a test that died: what it says may be why
 	if ($bouncer{run})
 	{
 		diag(slurp_file($bouncer{log}));

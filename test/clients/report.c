@@ -3,7 +3,8 @@
  * report.c
  *		Runs SQL from stdin, one query string a line, and prints for each what
  *		the client knows afterwards: the last value returned, the SQLSTATE if it
- *		failed, and the last reported lsn_tracker.token.
+ *		failed (08003 if there is no connection any more), and the last reported
+ *		lsn_tracker.token.
  *
  * "pipeline: A ;; B" sends A and B in pipeline mode with one sync.  "prepare: A"
  * prepares A, and "execute: B" executes that with B as its one parameter.  COPY FROM
@@ -44,7 +45,9 @@ take_results(PGconn *conn, int pipelined)
 				ended = 1;
 				break;
 			case PGRES_FATAL_ERROR:
-				snprintf(sqlstate, sizeof(sqlstate), "%s", PQresultErrorField(res, PG_DIAG_SQLSTATE));
+				/* the server may end the connection behind it */
+				if (sqlstate[0] == '\0')
+					snprintf(sqlstate, sizeof(sqlstate), "%s", PQresultErrorField(res, PG_DIAG_SQLSTATE));
 				break;
 			case PGRES_COMMAND_OK:
 			case PGRES_EMPTY_QUERY:
@@ -103,9 +106,12 @@ main(int argc, char **argv)
 				die("could not send: %s", PQerrorMessage(conn));
 			sql = next ? next + strlen(" ;; ") : NULL;
 		}
-		if (pipelined ? !PQpipelineSync(conn) : !send_line(conn, sql))
+		if (PQstatus(conn) == CONNECTION_BAD)
+			snprintf(sqlstate, sizeof(sqlstate), "08003");
+		else if (pipelined ? !PQpipelineSync(conn) : !send_line(conn, sql))
 			die("could not send: %s", PQerrorMessage(conn));
-		take_results(conn, pipelined);
+		else
+			take_results(conn, pipelined);
 		if (pipelined && !PQexitPipelineMode(conn))
 			die("still in the pipeline: %s", PQerrorMessage(conn));
 

@@ -75,10 +75,42 @@ send_line(PGconn *conn, const char *line)
 	return PQsendQuery(conn, line);
 }
 
+/* Run a line, and take what is answered. */
+static void
+run_line(PGconn *conn, char *line)
+{
+	static const char pipeline[] = "pipeline: ";
+	int			pipelined = strncmp(line, pipeline, strlen(pipeline)) == 0;
+	char	   *sql = line + (pipelined ? strlen(pipeline) : 0);
+
+	value[0] = sqlstate[0] = '\0';
+	if (PQstatus(conn) == CONNECTION_BAD)
+	{
+		snprintf(sqlstate, sizeof(sqlstate), "08003");
+		return;
+	}
+	if (pipelined && !PQenterPipelineMode(conn))
+		die("no pipeline: %s", PQerrorMessage(conn));
+	while (pipelined && sql)
+	{
+		char	   *next = strstr(sql, " ;; ");
+
+		if (next)
+			*next = '\0';
+		if (!PQsendQueryParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0))
+			die("could not send: %s", PQerrorMessage(conn));
+		sql = next ? next + strlen(" ;; ") : NULL;
+	}
+	if (pipelined ? !PQpipelineSync(conn) : !send_line(conn, sql))
+		die("could not send: %s", PQerrorMessage(conn));
+	take_results(conn, pipelined);
+	if (pipelined && !PQexitPipelineMode(conn))
+		die("still in the pipeline: %s", PQerrorMessage(conn));
+}
+
 int
 main(int argc, char **argv)
 {
-	static const char pipeline[] = "pipeline: ";
 	PGconn	   *conn;
 	char		line[8192];
 
@@ -88,33 +120,10 @@ main(int argc, char **argv)
 
 	while (fgets(line, sizeof(line), stdin) != NULL)
 	{
-		int			pipelined = strncmp(line, pipeline, strlen(pipeline)) == 0;
-		char	   *sql = line + (pipelined ? strlen(pipeline) : 0);
 		const char *report;
 
 		line[strcspn(line, "\n")] = '\0';
-		value[0] = sqlstate[0] = '\0';
-		if (pipelined && !PQenterPipelineMode(conn))
-			die("no pipeline: %s", PQerrorMessage(conn));
-		while (pipelined && sql)
-		{
-			char	   *next = strstr(sql, " ;; ");
-
-			if (next)
-				*next = '\0';
-			if (!PQsendQueryParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0))
-				die("could not send: %s", PQerrorMessage(conn));
-			sql = next ? next + strlen(" ;; ") : NULL;
-		}
-		if (PQstatus(conn) == CONNECTION_BAD)
-			snprintf(sqlstate, sizeof(sqlstate), "08003");
-		else if (pipelined ? !PQpipelineSync(conn) : !send_line(conn, sql))
-			die("could not send: %s", PQerrorMessage(conn));
-		else
-			take_results(conn, pipelined);
-		if (pipelined && !PQexitPipelineMode(conn))
-			die("still in the pipeline: %s", PQerrorMessage(conn));
-
+		run_line(conn, line);
 		report = PQparameterStatus(conn, "lsn_tracker.token");
 		printf("%s|%s|%s\n", value, sqlstate, report ? report : "(none)");
 		fflush(stdout);

@@ -119,5 +119,5 @@ make_in_root() {
 	[ -z "${NODE_MODULES:-}" ] || cp -R "$NODE_MODULES" "$WORK/tree.$version/node_modules"
 	as_root mv "$WORK/tree.$version" "$ROOT/src"
 	# what takes no packages of Node.js has none there
-	in_root "$ROOT" env ${CI:+CI=$CI} NODE_MODULES=/src/node_modules PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" make -C /src "$@"
+	in_root "$ROOT" env ${CI:+CI=$CI} ${WITHOUT_PROGRAMS:+WITHOUT_PROGRAMS=$WITHOUT_PROGRAMS} NODE_MODULES=/src/node_modules PG_CONFIG="/usr/lib/postgresql/$version/bin/pg_config" make -C /src "$@"
 }

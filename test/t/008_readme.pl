@@ -29,6 +29,8 @@ while ($pages =~ s/^( *)```sql\n(.*?)^\1```\n//ms)
 		$primary->safe_psql('postgres', $block);
 		# where they make up a position, the real one
 		$lsn = insert_lsn($primary);
+		# a function is looked up in front of the statement's wait
+		catch_up($primary, $standby);
 		next;
 	}
 	foreach my $line (split /\n/, $block)

@@ -178,13 +178,13 @@ $standbys[0]->promote;
 write_wal($standbys[0]);
 start_bouncer({ new => "host=${\$standbys[0]->host} port=${\$standbys[0]->port} pool_size=1" }, 'track_extra_parameters = lsn_tracker.token');
 my ($loser, $third) = map { report_client(pooled('new')) } 1 .. 2;
-my @known = ask($third, 'SELECT 1');
-like($known[2], qr/\@2/, 'what it has read on the promoted standby');
+my $known = qr/^1\|\|\S+\@2\b/;
+like(join('|', ask($third, 'SELECT 1')), $known, 'what it has read on the promoted standby');
 foreach my $sql ("SET lsn_tracker.token = '$lost'", ';', "SELECT set_config('work_mem', '1MB', true)", 'BEGIN; ROLLBACK', 'SELECT 1', ';')
 {
 	my (undef, $state, $shown) = ask($loser, $sql);
 	is("$state $shown", ($sql eq 'SELECT 1' ? '40000' : '') . " $lost", "lost: $sql");
-	is_deeply([ ask($third, 'SELECT 1') ], \@known, 'another client reads');
+	like(join('|', ask($third, 'SELECT 1')), $known, 'another client reads');
 }
 $_->{run}->finish foreach $loser, $third;
 stop_bouncer();

@@ -489,12 +489,8 @@ END
 	{
 		eval { $session->quit };
 	}
-	# left running by a test that died: what it says may be why
-	if ($bouncer{run})
-	{
-		diag(slurp_file($bouncer{log}));
-		$bouncer{run}->kill_kill;
-	}
+	# left running by a test that died; it has a log
+	$bouncer{run}->kill_kill if $bouncer{run};
 }
 
 # A client that says what has been reported to it (clients/report.c); ends when its

@@ -61,7 +61,7 @@ sub lacks
 # A server with assertions and sanitizers, which takes several times as long
 my $is_debug = `pg_config --configure` =~ /--enable-cassert/;
 
-# How many of so many that are not counted on, but make a fault more likely to be met
+# How many of so many tries, where more of them only make it likelier that a fault is met
 sub many
 {
 	my ($n) = @_;
@@ -500,6 +500,7 @@ END
 	local $?;
 	foreach my $session (values %asking)
 	{
+		# or its server has gone
 		eval { $session->quit };
 	}
 	# left running by a test that died; it has a log

@@ -415,11 +415,12 @@ void
 JudgeOwed(void)
 {
 	TimeLineID	current;
+	XLogRecPtr	at;
 
 	if (owed.timeline == 0)
 		return;
 	current = GetWALInsertionTimeLine();
-	if (owed.timeline < current && !IsLost(&owed, current))
+	if (owed.timeline < current && !IsLost(&owed, current) && !IsLostInCrash(&owed, &at))
 		OwedIsMet();
 }
 

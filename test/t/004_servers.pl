@@ -238,7 +238,7 @@ my ($primary, $standby) = new_pair('crash', 'restart_after_crash = on');
 my $target = future_lsn($primary);
 $waiter = start_wait(session($standby), "SELECT lsn_wait('$target', 0)");
 my $pid = waiting_pid($standby);
-crash($standby, $pid);
+restart_by_crash($standby, $pid);
 $waiter->{run}->finish;
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()'), '0', 'crash of a waiter: the queue is empty');
 $target = write_wal($primary);

@@ -28,7 +28,7 @@ foreach my $order (sort keys %preloads)
 			my $pid = $victim->query('SELECT pg_backend_pid()');
 			my $started = $standby->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
 
-			crash($standby, $pid);
+			restart_by_crash($standby, $pid);
 			$victim->{run}->kill_kill;
 			ok($standby->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_stat_wal_receiver'),
 				"$order: back after crash $crash") or last;

@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(lacks not_tested new_primary add_standby new_pair slow_pair slow_down write_messages insert_lsn write_wal write_token write_clean_up await_conflict catch_up cut_off follow have_ask pause resume sqlstate compile future_lsn reach
   start_wait finish_wait await_waiters waiting_pid worker_pid link_worker stop_link session
-  uri start_bouncer stop_bouncer pooled report_client ask start_asking answer many patience crash);
+  uri start_bouncer stop_bouncer pooled report_client ask start_asking answer many patience restart_by_crash);
 
 # What a test dies of goes to its log only; test/check says it at its end.
 INIT
@@ -241,7 +241,7 @@ sub set_conninfo
 }
 
 # Kill a process of a server that then starts again by itself; returns once it has.
-sub crash
+sub restart_by_crash
 {
 	my ($node, $pid) = @_;
 	my $startup = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'");

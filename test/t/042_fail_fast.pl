@@ -76,6 +76,7 @@ resume($standby);
 
 # Delayed on purpose: hopeless if it is known that the commit is not older than that.
 my $old = write_token($primary);
+catch_up($primary, $standby);
 $standby->append_conf('postgresql.conf', 'recovery_min_apply_delay = 1h');
 $standby->reload;
 $standby->poll_query_until('postgres', "SELECT current_setting('recovery_min_apply_delay') = '1h'") or die;

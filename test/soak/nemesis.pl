@@ -556,14 +556,17 @@ sub relay_fault
 	my ($how) = @_;
 	return sub {
 		my $s = standby();
-		my $name = "$s->{name}$s->{upstream}{name}";
+		my $upstream = $s->{upstream};
+		my $name = "$s->{name}$upstream->{name}";
 		my $us = int(10 ** (3 + rand 2));
-		if ($how eq 'slow') { relay($s, $s->{upstream}, $us) }
-		elsif ($how eq 'cut') { relay($s, $s->{upstream}, 0) }
-		else { kill 'STOP', -$relay{$name}{pid} }
-		return ("network between $s->{name} and $s->{upstream}{name}: $how", sub {
-			kill 'CONT', -$relay{$name}{pid} if $how eq 'still';
-			relay($s, $s->{upstream}, 0) if $how eq 'slow';
+		relay($s, $upstream, $how eq 'slow' ? $us : 0) if $how ne 'still';
+		my $relay = $relay{$name} // die "no relay\n";
+		kill 'STOP', -$relay->{pid} if $how eq 'still';
+		return ("network between $s->{name} and $upstream->{name}: $how", sub {
+			# a failover meanwhile has cut it for good, or made another
+			return if ($relay{$name} // 0) != $relay;
+			kill 'CONT', -$relay->{pid} if $how eq 'still';
+			relay($s, $upstream, 0) if $how eq 'slow';
 		}, $how eq 'still' ? 7 : 3);
 	};
 }
@@ -587,17 +590,31 @@ sub unflushed_fault
 	return ("$s->{name} crashes with commits that are not flushed", sub { });
 }
 
+# How to heal a standby that streams from nobody.  Meanwhile it may have been promoted, or
+# have got another upstream.
+sub follow_again
+{
+	my ($s) = @_;
+	return sub { follow($s, $s->{upstream}) if $s->{upstream} };
+}
+
+sub receiver_fault
+{
+	my $s = standby();
+	configure($s, primary_conninfo => '');
+	return ("no WAL receiver on $s->{name}", follow_again($s));
+}
+
 sub archive_fault
 {
 	my $s = standby();
-	my $upstream = $s->{upstream};
 	configure($s, primary_conninfo => '');
 	foreach (1 .. 4)
 	{
 		ask(primary(), 'SELECT pg_switch_wal()');
 		usleep(500000);
 	}
-	return ("only the archive for $s->{name}", sub { follow($s, $upstream) });
+	return ("only the archive for $s->{name}", follow_again($s));
 }
 
 sub cascade_fault
@@ -718,7 +735,7 @@ my @deck = (
 	'slow network' => relay_fault('slow'),
 	'partition' => relay_fault('still'),
 	'partition' => relay_fault('still'),
-	'no WAL receiver' => sub { my $s = standby(); my $up = $s->{upstream}; configure($s, primary_conninfo => ''); return ("no WAL receiver on $s->{name}", sub { follow($s, $up) }) },
+	'no WAL receiver' => \&receiver_fault,
 	'archive only' => \&archive_fault,
 	'other upstream' => \&cascade_fault,
 	'other upstream' => \&cascade_fault,

@@ -149,7 +149,8 @@ class Checker:
     def stopped(self, server, begin, end):
         """For how much of that time something there had been stopped."""
         total = 0.0
-        for who in ('*', server):
+        # behind PgBouncer it is not known which
+        for who in self.stops if server == '?' else ('*', server):
             for since, until in reversed(self.stops.get(who, ())):
                 if until is not None and until < begin - 60:
                     break

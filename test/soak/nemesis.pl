@@ -89,7 +89,7 @@ sub session
 {
 	my ($s) = @_;
 	my %session = (in => '', out => '', err => '');
-	$session{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', "host=$dir/socket/$s->{name} port=$port user=$user dbname=postgres" ],
+	$session{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', "host=$dir/socket/$s->{name} port=$port user=$user dbname=postgres connect_timeout=5" ],
 		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err});
 	return \%session;
 }
@@ -108,7 +108,8 @@ sub end_session
 {
 	my ($session) = @_;
 	$session->{in} .= "\\q\n";
-	$session->{run}->finish;
+	# another fault may have ended it
+	eval { $session->{run}->finish };
 	return;
 }
 
@@ -303,6 +304,8 @@ sub rewind
 {
 	my ($s, $source) = @_;
 	stop_server($s, 'fast');
+	# before 16, pg_rewind knows its timeline from that
+	ask($source, 'CHECKPOINT', 60);
 	unlink "$s->{dir}/standby.signal";
 	return run('pg_rewind', '-D', $s->{dir}, '--source-server', "host=$dir/socket/$source->{name} port=$port user=$user dbname=postgres", '-c', '--no-sync')
 	  && become_standby($s, $source);
@@ -327,9 +330,10 @@ sub recover
 	my $lsn = ask($primary, 'SELECT pg_current_wal_insert_lsn()') // return;
 	foreach my $s (standbys())
 	{
+		# and answer strong reads: their link may still wait for its next attempt
 		next if wait_for($patience, sub {
 			postmaster($s) or start_server($s) or return;
-			(ask($s, "SELECT pg_last_wal_replay_lsn() >= '$lsn'", 5) // '') eq 't';
+			(ask($s, "SET lsn_tracker.max_staleness = 0; SELECT pg_last_wal_replay_lsn() >= '$lsn' AND count(*) >= 0 FROM side") // '') eq 't';
 		});
 		note('unrecovered', $s->{name}, ask($s, 'SELECT pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn(), pg_get_wal_replay_pause_state()') // 'no answer');
 		say_progress("$s->{name} DID NOT RECOVER");
@@ -697,8 +701,12 @@ sub promotion_fault
 	else { stop_server($old, $how) }
 	note('go', $old->{name}) if $how eq 'frozen';
 	my %at = map { $_->{name} => ask($_, $position) // 0 } standbys();
+	# who has its last answer may not have read it until now
+	note('primary_down', $old->{name});
 	my ($furthest) = sort { $at{$b} <=> $at{$a} } keys %at;
 	my $new = $server{ rand() < 0.6 ? $furthest : any(keys %at) };
+	# another fault may have stopped it
+	kill 'CONT', processes($new, 'startup');
 	run('pg_ctl', '-D', $new->{dir}, '-w', '-t', $patience, 'promote') or die "$new->{name} is not promoted\n";
 	$new->{upstream} = undef;
 	configure($new, primary_conninfo => '');
@@ -846,6 +854,8 @@ sub write_final
 }
 
 $SIG{INT} = $SIG{TERM} = sub { exit 1 };
+# one of its sessions has ended; not IGNORE, which they would inherit
+$SIG{PIPE} = sub { };
 END
 {
 	my $status = $?;

@@ -62,7 +62,7 @@ is(conflicts(), '0', 'nothing was cancelled');
 pause($standby);
 my $target = write_clean_up($primary, 'v');
 start_wait($session,
-	"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; SET LOCAL lsn_tracker.allow_held_snapshot = on; SELECT lsn_wait('$target', 1000); COMMIT"
+	"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; SET LOCAL lsn_tracker.allow_held_snapshot = on; SELECT lsn_wait('$target', 3000); COMMIT"
 );
 await_waiters($standby, 1);
 resume($standby);

@@ -78,7 +78,7 @@ foreach my $mode (qw(redo poll))
 	my $other = session($standby);
 	my $worker = worker_pid($standby);
 	$postmaster = (split /\n/, slurp_file($standby->data_dir . '/postmaster.pid'))[0];
-	$direct->query("SET statement_timeout = '5s'");
+	$direct->query("SET statement_timeout = '20s'");
 	$target = future_lsn($primary);
 	start_wait($direct, "SELECT lsn_wait('$target', 0)");
 	await_waiters($standby, 1);
@@ -173,7 +173,7 @@ foreach my $mode (qw(redo poll))
 	await_waiters($standby, 1);
 	$writer->query('COMMIT');
 	is(finish_wait($waiter), 't', "$mode: recovery target at which replay pauses");
-	is($standby->safe_psql('postgres', 'SELECT pg_get_wal_replay_pause_state()'), 'paused', "$mode: it does");
+	ok(becomes_true($standby, "SELECT pg_get_wal_replay_pause_state() = 'paused'"), "$mode: it does");
 	$_->quit foreach ($writer, $waiter);
 	$standby->stop;
 	$primary->stop;

@@ -88,8 +88,8 @@ foreach my $mode (qw(redo poll))
 		$session->query('ROLLBACK') if $begin;
 
 		# statement_timeout
-		$session->query("SET statement_timeout = 50");
 		$session->query($begin) if $begin;
+		$session->query("SET statement_timeout = 50");
 		($out, $err) = finish_wait(start_wait($session, "SELECT lsn_wait('$never', 0)"));
 		like($err, qr/canceling statement due to statement timeout/, "$mode, $where: statement_timeout");
 		await_waiters($standby, 0);

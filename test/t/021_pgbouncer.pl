@@ -160,11 +160,13 @@ foreach my $round (0 .. 20)
 	like(aside($reader, $in_vain =~ s/(?=SELECT)/$sets/r), qr/\|55L01\|/, 'in vain');
 	push @others, aside($other, $count);
 }
-is_deeply(\@others, [ ("1||$token") x 21 ], 'another client reads, and keeps its own');
+# which a read may move: the server writes WAL by itself now and then
+my $own = qr/^1\|\|(?!FFFFFFFF)\S+\@1$/;
+is(join(' ', grep { !/$own/ } @others), '', 'another client reads, and keeps its own');
 
 # If that was set, and has not been waited for there, the other is told once.
 ask($reader, "SET lsn_tracker.token = 'FFFFFFFF/0\@1'");
-@others = grep { $_ ne "1||$token" } map { aside($other, $count) } 1 .. 20;
+@others = grep { !/$own/ } map { aside($other, $count) } 1 .. 20;
 like(join(' ', @others), qr/^(?:\|55L01\|\S+)?\z/, 'not waited for yet');
 
 $_->{run}->finish foreach $one, $two, $reader, $other;

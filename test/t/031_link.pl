@@ -186,6 +186,7 @@ my $session = start_wait(session($standby), $show);
 is(scalar finish_wait($session), newest($primary), 'is asked by another connection, after a while');
 isnt(links($primary), $link, 'a new one');
 kill 'CONT', $link;
+is_gone($link, 'and the old one ends');
 $session->quit;
 
 # A connection cut in mid-question

@@ -386,7 +386,7 @@ foreach my $old (@older)
 				$has{ $primary->name } eq $version ? qr/^\z/ : qr/^ERROR:  42883: /, "$name: a new function");
 
 			my $future = future_lsn($primary);
-			my $waiter = start_wait(session($standby), "SELECT lsn_wait('$future'::pg_lsn)");
+			my $waiter = start_wait(session($standby), "SELECT lsn_wait('$future'::pg_lsn, 0)");
 			$standby->poll_query_until('older', 'SELECT count(*) = 1 FROM lsn_waiters()') or die 'nobody waits';
 			like(says($standby, 'postgres', 'SELECT * FROM lsn_waiters()'), $has{ $standby->name } eq $version ? qr/^\d+\|/ : qr/^ERROR:  42883: /, "$name: who waits, as the new version tells it");
 			reach($primary, $future);

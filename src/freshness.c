@@ -239,15 +239,21 @@ NewerOf(const LsnTarget *a, const LsnTarget *b)
 	return XLogRecPtrIsInvalid(b->lsn) || (!XLogRecPtrIsInvalid(a->lsn) && IsNewer(a, b)) ? a : b;
 }
 
-/* Is something owed that can be lost although something newer is known? */
+/* Can this be lost although that, which is newer, or none, is there? */
 static bool
-IsOwedApart(void)
+IsApart(const LsnTarget *target, const LsnTarget *newer)
 {
 	XLogRecPtr	at;
 
-	if (owed.timeline == 0 || newest.timeline == 0)
+	if (target->timeline == 0 || XLogRecPtrIsInvalid(newer->lsn))
 		return false;
-	return owed.timeline != newest.timeline || IsLostInCrash(&owed, &at);
+	return target->timeline != newer->timeline || IsLostInCrash(target, &at);
+}
+
+static bool
+IsOwedApart(void)
+{
+	return IsApart(&owed, &newest);
 }
 
 static const char *
@@ -393,14 +399,28 @@ OwedInVain(void)
 	ReportToken();
 }
 
-/* It has been waited for. */
+/*
+ * It has been waited for.  The other one, if the transaction has its own, may be owed still.
+ */
 void
 OwedIsMet(void)
 {
 	bool		apart = IsOwedApart();
+	const LsnTarget *met = OwedTarget();
 
-	NoteKnown(OwedTarget());
-	OweNoToken();
+	NoteKnown(met);
+	if (met == &owed_locally && IsApart(&owed, met))
+	{
+		owed_locally = (LsnTarget){0};
+		return;
+	}
+	if (met == &owed && IsApart(&owed_locally, met))
+	{
+		owed = (LsnTarget){0};
+		set_last_in_vain = false;
+	}
+	else
+		OweNoToken();
 	/* something newer may be shown again */
 	if (apart)
 		ReportToken();

@@ -236,13 +236,16 @@ OnlySetsVariables(PlannedStmt *plan)
 	return top->targetlist != NIL;
 }
 
-/* The token that is owed */
-static void
+/* The token that is owed; returns whether it has been reached. */
+static bool
 WaitForToken(const LetGo *held, int64 timeout)
 {
+	bool		reached;
+
 	PG_TRY();
 	{
-		if (WaitFor(held, OwedTarget(), timeout))
+		reached = WaitFor(held, OwedTarget(), timeout);
+		if (reached)
 			OwedIsMet();
 		/* hindered by a lock or a cursor, it is to be tried again */
 		else if (held->holder == NULL)
@@ -264,6 +267,7 @@ WaitForToken(const LetGo *held, int64 timeout)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	return reached;
 }
 
 /*
@@ -275,14 +279,15 @@ WaitForOwed(const LetGo *held, bool bound)
 {
 	ErrorContextCallback context = {.previous = error_context_stack, .callback = SayWhatFor};
 	int64		timeout = default_timeout;
+	bool		reached = true;
 
 	error_context_stack = &context;
-	if (token_owed)
+	while (token_owed && reached)
 	{
 		uint64		start = Now();
 
 		context.arg = "lsn_tracker.token";
-		WaitForToken(held, timeout);
+		reached = WaitForToken(held, timeout);
 		if (timeout > 0)
 			timeout = Max(1, timeout - (int64) ((Now() - start) / MS));
 	}
@@ -596,6 +601,7 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 	bool		begins = BeginsTransaction(command);
 	bool		imports = ImportsSnapshot(command);
 	bool		resets = ResetsToken(command);
+	bool		locally = IsA(command, VariableSetStmt) && ((VariableSetStmt *) command)->is_local;
 
 	if (Reads(command))
 	{
@@ -649,7 +655,9 @@ GateProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTre
 		CountStatement();
 		importing_transaction = MyLocalTransactionId;
 	}
-	if (resets)
+	if (resets && locally)
+		(void) ForgetLocalToken();
+	else if (resets)
 	{
 		ForgetToken();
 		ForgetNotification();

@@ -84,7 +84,10 @@ foreach my $mode (qw(redo poll))
 	is($b->safe_psql('postgres', "SELECT lsn_wait('$kept'), lsn_replicated('$kept'), lsn_wait('$new')"),
 		't|t|t', "$mode: what survived is on the new primary");
 	foreach my $sql ("SELECT lsn_wait('$lost')", "SELECT lsn_require('$lost')", "SELECT lsn_replicated('$lost')",
-		"SELECT lsn_request_notification('$lost')", "SET lsn_tracker.token = '$lost';\nSELECT 1", "SET lsn_tracker.token = '$lost';\nINSERT INTO t VALUES (1)")
+		"SELECT lsn_request_notification('$lost')", "SET lsn_tracker.token = '$lost';\nSELECT 1", "SET lsn_tracker.token = '$lost';\nINSERT INTO t VALUES (1)",
+		# a newer one does not tell that it is there
+		"SET lsn_tracker.token = '$lost';\nBEGIN;\nSET LOCAL lsn_tracker.token = '$new';\nSELECT 1",
+		"SET lsn_tracker.token = '$new';\nBEGIN;\nSET LOCAL lsn_tracker.token = '$lost';\nSELECT 1")
 	{
 		like(sqlstate($b, $sql), qr/^40000: the write at \Q$lost\E has been lost in a failover/, "$mode: $sql on the new primary");
 	}
@@ -106,6 +109,14 @@ foreach my $mode (qw(redo poll))
 	ask($told, 'RESET lsn_tracker.track_reads');
 	ask($told, "SET lsn_tracker.token = '$kept'");
 	like((ask($told, 'SELECT 1'))[2], qr/\@2/, "$mode: also where reads are not tracked");
+	$told->{run}->finish;
+
+	# Nor does a position without a timeline.
+	$told = report_client($b->connstr('postgres'));
+	my $plain = lsn_of($later);
+	my @shown = map { join ' ', (ask($told, $_))[1, 2] } "SET lsn_tracker.token = '$plain'", 'SELECT 1',
+	  "SET lsn_tracker.token = '$lost'", ';', "SET lsn_tracker.token = '$plain'", 'SELECT 1';
+	is(join(',', @shown), join(',', map { " $_" } ($plain) x 2, ($lost) x 2, ($plain) x 2), "$mode: what is shown");
 	$told->{run}->finish;
 	is($b->safe_psql('postgres', "SELECT lsn_wait('${\lsn_of($lost)}'::pg_lsn), lsn_wait('${\lsn_of($lost)}')"),
 		't|t', "$mode: the wrong yes: without its timeline the lost write's LSN is answered with true");

@@ -173,7 +173,7 @@ foreach my $mode (qw(redo poll))
 	await_waiters($standby, 1);
 	$writer->query('COMMIT');
 	is(finish_wait($waiter), 't', "$mode: recovery target at which replay pauses");
-	ok(becomes_true($standby, "SELECT pg_get_wal_replay_pause_state() = 'paused'"), "$mode: it does");
+	ok($standby->poll_query_until('postgres', "SELECT pg_get_wal_replay_pause_state() = 'paused'"), "$mode: it does");
 	$_->quit foreach ($writer, $waiter);
 	$standby->stop;
 	$primary->stop;

@@ -247,8 +247,9 @@ sub restart_by_crash
 	my $startup = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'");
 
 	kill 'KILL', $pid;
-	# it takes a moment to notice
-	$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'startup' AND pid <> $startup")
+	# It takes a moment to notice.  poll_query_until would die with a psql that has been
+	# refused before it was given its query.
+	becomes_true($node, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'startup' AND pid <> $startup")
 	  or die 'no restart';
 	return;
 }

@@ -237,7 +237,9 @@ like($err, qr/^WARNING:  invalid configuration parameter name "lsn_tracker.tomor
 like(says($standby, 'postgres', 'SET lsn_tracker.tomorrow = 1'), qr/^ERROR:  42602: /, 'a setting to come, SET');
 {
 	local $ENV{PGOPTIONS} = '-c lsn_tracker.tomorrow=1';
-	like(($standby->psql('postgres', 'SELECT 1'))[2], qr/FATAL:  invalid configuration parameter name "lsn_tracker.tomorrow"/, "a setting to come, a connection's");
+	# by the command line: psql does not come to read its input
+	IPC::Run::run([ 'psql', '-XAtq', '-c', 'SELECT 1', $standby->connstr('postgres') ], '2>', \$err);
+	like($err, qr/FATAL:  invalid configuration parameter name "lsn_tracker.tomorrow"/, "a setting to come, a connection's");
 }
 
 # Positions are waited for; the primary answers no questions, and says why.

@@ -295,10 +295,12 @@ foreach my $case (
 	[ 'rolled back', 'SAVEPOINT s', $local, 'ROLLBACK TO s', 'COMMIT' ],
 	[ 'rolled back twice', 'SAVEPOINT s', $local, 'ROLLBACK TO s', 'ROLLBACK' ],
 	[ 'in vain', 'SAVEPOINT s', $local, 'SELECT 1', 'ROLLBACK TO s', 'COMMIT' ],
-	[ 'read all the same', 'SET LOCAL lsn_tracker.on_timeout = stale', $local, 'SELECT 1', 'COMMIT' ])
+	[ 'read all the same', 'SET LOCAL lsn_tracker.on_timeout = stale', $local, 'SELECT 1', 'COMMIT' ],
+	[ 'TO DEFAULT', $local, 'SET LOCAL lsn_tracker.token TO DEFAULT' ])
 {
 	my ($name, @sql) = @$case;
 	my @reports = map { (ask($told, $_))[2] } 'BEGIN', @sql;
+	ask($told, 'ROLLBACK');
 	is(join(' ', $reports[-2], $reports[-1]), "$never $shown", "SET LOCAL, $name: shown, and not any more");
 }
 $told->{run}->finish;

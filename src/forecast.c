@@ -58,7 +58,7 @@
 /* How far apart samples are at most to tell what has been in between, without a receiver */
 #define SAMPLES_CONNECT (10000 * MS)
 
-/* How much the clocks of primary and standby differ at most, and a commit takes to become visible */
+/* How far the two servers' clocks are apart, and a commit is late to be visible, at most */
 #define CLOCK_TOLERANCE (10000 * MS)
 
 /*

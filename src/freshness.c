@@ -26,9 +26,10 @@
  *
  * What SET LOCAL has set, set_config() with is_local, and a function's SET clause, is owed until
  * the transaction ends, and shown until then.  It does not stand in for the session's, nor that
- * for it, if the older of the two can be lost all the same: then both are waited for.  If it has been waited for, the session has
- * read up to there, and knows it like any other position.  If not, because it is lost, say,
- * nothing of it is left for whoever is given a pooled connection next.
+ * for it, if the older of the two can be lost all the same: then both are waited for.  If it
+ * has been waited for, the session has read up to there, and knows it like any other position.
+ * If not, because it is lost, say, nothing of it is left for whoever is given a pooled
+ * connection next.
  *
  * How one tells an explicit setting from the server's restoring an old value: both
  * call the assign hook, only the former calls the check hook before.  That numbers

@@ -8,8 +8,8 @@
  * of its own asks, one question at a time, and gives the answer to all whose
  * time is not later than that at which it asked.  A question that was sent before I
  * came is not for me: what I must see may have been committed behind it (model: fresh,
- * ANSWERS_ALL).  All
- * times are this machine's (CLOCK_BOOTTIME, which goes on while it is suspended).
+ * ANSWERS_ALL).  All times are this machine's (CLOCK_BOOTTIME, which goes on while it is
+ * suspended).
  *
  * The address may be that of another cluster by now: the first question is for the
  * system identifier.

@@ -220,7 +220,10 @@ StartTimer(void)
 	}
 }
 
-/* Who is left to others is left to all of them (model: woken, NO_WORD_TO_WORKER, NO_TIMER_FOR_THE_LEFT). */
+/*
+ * Who is left to others is left to all of them (model: woken, NO_WORD_TO_WORKER,
+ * NO_TIMER_FOR_THE_LEFT).
+ */
 static void
 WakeWhoIsDue(void)
 {

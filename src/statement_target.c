@@ -21,8 +21,8 @@
  * costs a quick statement a fifth of its time, and the planner all thoughts of parallel
  * workers.  So it is taken out of the statement before that is planned: a constant stands
  * in its place, which the planner makes vanish, and the call itself is kept in an entry
- * of the plan's range table to which no node of the plan refers.  Whatever starts such a plan passes
- * ExecutorStart, where the gate waits or refuses; nothing else would.
+ * of the plan's range table to which no node of the plan refers.  Whatever starts such a
+ * plan passes ExecutorStart, where the gate waits or refuses; nothing else would.
  *
  *-------------------------------------------------------------------------
  */
@@ -431,9 +431,9 @@ SameCall(const WaitCall *a, const WaitCall *b)
 }
 
 /*
- * A function is called in a query: has the gate waited for it?  Then *reached tells whether it had success.  It is known by its
- * place in the plan or, if that has been made anew behind the wait, by what it waits
- * for; "call" is NULL as long as that has not been read.
+ * A function is called in a query: has the gate waited for it?  Then *reached tells whether
+ * it had success.  It is known by its place in the plan or, if that has been made anew behind
+ * the wait, by what it waits for; "call" is NULL as long as that has not been read.
  */
 bool
 WasStatementTarget(const QueryDesc *query, const Node *function, const WaitCall *call, bool *reached)

@@ -10,8 +10,7 @@
  *
  * Used by waiting sessions, the startup process and the worker.  The startup
  * process never waits for the lock: it takes it only if it is free (model: bounded,
- * STARTUP_AWAITS_LOCK).  That it
- * may give up is made good by one rule:
+ * STARTUP_AWAITS_LOCK).  That it may give up is made good by one rule:
  *
  *		Whoever has held the lock looks, after letting go of it, whether
  *		anybody is due, and wakes a batch (model: woken, NO_LOOK_BEHIND_LOCK).
@@ -37,10 +36,9 @@
  * that one ends.  They are brought to the front of the queue then, due at
  * once; if they still have to wait, they enter it again.  Those who wait for a
  * transaction are found by its id in chains; who waits for an answer of the primary,
- * in another one.  If the startup process can't get
- * the lock to do so, it writes down that all such sessions are to look again
- * (xacts_look_again, tokens_look_again), and the rule above applies (model: woken,
- * NOT_SAID_IF_BUSY).
+ * in another one.  If the startup process can't get the lock to do so, it writes down
+ * that all such sessions are to look again (xacts_look_again, tokens_look_again), and
+ * the rule above applies (model: woken, NOT_SAID_IF_BUSY).
  *
  * All that rests on others who run: the worker, or one of the sessions on their
  * way.  If all of them are stopped, the startup process's timer sets the latches

@@ -28,8 +28,8 @@ take_results(PGconn *conn, int pipelined)
 		res = PQgetResult(conn);
 		if (res == NULL)
 		{
-			/* between the statements of a pipeline; the end of anything else */
-			ended = !pipelined;
+			/* between the statements of a pipeline, unless it is cut; the end of anything else */
+			ended = !pipelined || PQstatus(conn) == CONNECTION_BAD;
 			continue;
 		}
 		switch (PQresultStatus(res))

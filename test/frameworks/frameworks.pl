@@ -23,7 +23,8 @@ my $top = "$FindBin::RealBin/../..";
 my $rounds = 200;
 
 # The page of each, if that is not called like it; how it is built, if it has to be, and
-# run, where the page's files are; what of another page it needs; its version.
+# run, where the page's files are; what of another page it needs; its version; and whether it
+# takes the newest token of its pool for its own.
 my $jars = join ':', '.', map { "/usr/share/java/$_.jar" } qw(postgresql HikariCP slf4j-api slf4j-simple);
 sub python { return [ 'python3', '-c', "from importlib.metadata import version; print(version('$_[0]'))" ] }
 sub npm { return [ 'node', '-p', "require(process.env.NODE_PATH + '/$_[0]/package.json').version" ] }
@@ -35,9 +36,9 @@ my %clients = (
 	sqlalchemy => { run => [ 'python3', 'drive_sqlalchemy.py' ], version => python('sqlalchemy') },
 	'sqlalchemy-asyncpg' => { page => 'sqlalchemy', run => [ 'python3', 'drive_sqlalchemy_async.py' ], version => python('sqlalchemy') },
 	'node-postgres' => { run => [ 'node', 'drive_node-postgres.js' ], version => npm('pg') },
-	'postgres-js' => { run => [ 'node', 'drive_postgres-js.js' ], version => npm('postgres') },
-	drizzle => { run => [ 'node', 'drive_drizzle.js' ], needs => { 'postgres-js' => 'tokens.js' }, version => npm('drizzle-orm') },
-	prisma => { build => 'ln -s $NODE_PATH node_modules && PRISMA_SCHEMA_ENGINE_BINARY=/bin/true CHECKPOINT_DISABLE=1 node $NODE_PATH/prisma/build/index.js generate --schema schema.prisma', run => [ 'node', 'drive_prisma.js' ], needs => { 'postgres-js' => 'tokens.js' }, version => npm('@prisma/client') },
+	'postgres-js' => { newest => 1, run => [ 'node', 'drive_postgres-js.js' ], version => npm('postgres') },
+	drizzle => { newest => 1, run => [ 'node', 'drive_drizzle.js' ], needs => { 'postgres-js' => 'tokens.js' }, version => npm('drizzle-orm') },
+	prisma => { newest => 1, build => 'ln -s $NODE_PATH node_modules && PRISMA_SCHEMA_ENGINE_BINARY=/bin/true CHECKPOINT_DISABLE=1 node $NODE_PATH/prisma/build/index.js generate --schema schema.prisma', run => [ 'node', 'drive_prisma.js' ], needs => { 'postgres-js' => 'tokens.js' }, version => npm('@prisma/client') },
 	jdbc => { build => "javac -cp $jars *.java", run => [ 'java', '-cp', $jars, 'Drive' ], version => debian('libpostgresql-jdbc-java') },
 	pgx => { build => 'GO111MODULE=off GOPATH=/usr/share/gocode go build -o client .', run => [ 'sh', '-c', 'exec ./client "$@"', 'client' ], version => debian('golang-github-jackc-pgx-v5-dev') },
 	'ruby-pg' => { run => [ 'ruby', 'drive_ruby-pg.rb' ], version => gem('pg') },
@@ -49,7 +50,11 @@ my @names = grep { $clients{$_} or die "no client: $_" } split ' ', $ENV{CLIENTS
 # The clients read on one standby, and another will be promoted.
 my $primary = new_primary('primary', "listen_addresses = '127.0.0.1'");
 my ($standby, $heir) = map { add_standby($primary, $_) } qw(standby heir);
-$primary->safe_psql('postgres', 'CREATE TABLE orders (id int)');
+$primary->safe_psql('postgres', <<'SQL');
+CREATE TABLE orders (id int);
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER nothing BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.id = 0) EXECUTE FUNCTION nothing();
+SQL
 $standby->append_conf('postgresql.conf', "recovery_min_apply_delay = '20ms'\nlsn_tracker.log_waits = on\nlsn_tracker.default_timeout = '180s'");
 $standby->reload;
 catch_up($primary, $standby);
@@ -184,6 +189,30 @@ sub none_stale
 	return;
 }
 
+# A session that uses the primary, and writes nothing there, on a connection that has told of
+# another's commit: that is not its own.
+sub not_its_own
+{
+	my ($client, $what) = @_;
+	my $own = $id;
+	my $waits = 0;
+
+	pause($standby);
+	$id++;
+	is(request($client, "write other $id"), 'ok', "$what: another session writes");
+	is(request($client, 'write writer 0'), 'ok', "$what: this one writes nothing");
+	start_request($client, "read writer $own");
+	until ($client->{out} =~ /\n/ || $waits)
+	{
+		$client->{run}->pump_nb;
+		$waits = $standby->safe_psql('postgres', 'SELECT count(*) FROM lsn_waiters()');
+	}
+	is($waits, 0, "$what: nor does it wait for the other's commit");
+	resume($standby);
+	is(response($client), '1', "$what: and sees its own");
+	return;
+}
+
 sub end_client
 {
 	my ($client) = @_;
@@ -215,6 +244,7 @@ foreach my $name (@names)
 	});
 	is(request($client, "read other $id"), '1', "$name, token: replayed, it does");
 	none_stale($client, 'writer', "$name, token");
+	not_its_own($client, "$name, token") unless $clients{$name}{newest};
 	$running{$name} = $client;
 
 	$client = start_client($dir, $name, 'bound');

@@ -30,7 +30,10 @@ class Order(models.Model):
 
 def order(request, id):
     if request.method == "POST":
-        Order.objects.create(id=id)
+        if id:
+            Order.objects.create(id=id)
+        else:  # create() would miss the row that it returns
+            Order.objects.using("default").count()
         return redirect(request.path)
     return HttpResponse(Order.objects.filter(id=id).count())
 

@@ -19,7 +19,7 @@
  * pooled connection starts with nothing.
  *
  * Several tokens that are set before a statement are all owed to it, which comes to the
- * newest.  But one that has been waited for in vain gives way to what has been set later, or
+ * newest, and to the last if that can be lost all the same.  But one that has been waited for in vain gives way to what has been set later, or
  * is set next: it may be lost, and that SET may be another client's, whom a pooler has
  * given the connection.  What the session has written, read or reached itself is kept in
  * any case.
@@ -49,8 +49,9 @@
  * the value has moved by itself the variable is assigned to (ReportToken()).
  *
  * A pooler (PgBouncer) sets it where what a client has differs from what the server showed
- * last, and takes for its client's whatever the server shows from then on.  Two things
- * follow.  Who has set an older token than the session knows, and reads, must be told what
+ * last, and takes for its client's whatever the server shows from then on, already behind that
+ * SET.  Three things follow.  What is shown of what is owed is what was set last: a newer one that
+ * has not been waited for may be the client's before, and lost.  Who has set an older token than the session knows, and reads, must be told what
  * is shown although that has not changed: he has read it, and does not know.  And what has
  * been set is shown until it has been waited for, even if something newer is known, unless
  * that is of the same timeline, and so tells that the other is there, if no crash has lost
@@ -86,7 +87,10 @@ bool		token_owed = false;
 static LsnTarget owed;
 static LsnTarget owed_locally;
 
-/* What of "owed" was set last, and has that been waited for in vain? */
+/*
+ * What of "owed" was set last, which is what is shown, and has that been waited for in vain?
+ * lsn 0: nothing is owed, or a commit has it in its history.
+ */
 static LsnTarget set_last;
 static bool set_last_in_vain = false;
 
@@ -167,12 +171,27 @@ Owe(LsnTarget *to, const LsnTarget *target)
 	something_owed = token_owed = true;
 }
 
-static void
-OweNoToken(void)
+/* Is that still owed which was set last, and no newer one? */
+static bool
+OwesSetLast(void)
 {
-	owed = owed_locally = (LsnTarget){0};
-	set_last_in_vain = token_owed = false;
-	something_owed = max_staleness >= 0;
+	return owed.lsn == set_last.lsn && owed.timeline == set_last.timeline;
+}
+
+/* The session's is not owed any more. */
+static void
+DropOwed(void)
+{
+	owed = set_last = (LsnTarget){0};
+	set_last_in_vain = false;
+}
+
+/* One of the two is not owed any more. */
+static void
+NoteWhatIsLeft(void)
+{
+	token_owed = !XLogRecPtrIsInvalid(owed.lsn) || !XLogRecPtrIsInvalid(owed_locally.lsn);
+	something_owed = token_owed || max_staleness >= 0;
 }
 
 /* The server's record of the variable.  It is not there yet when that gets its first value. */
@@ -216,8 +235,7 @@ AssignToken(const char *newval, void *extra)
 	}
 
 	if (set_last_in_vain)
-		owed = (LsnTarget){0};
-	set_last_in_vain = false;
+		DropOwed();
 
 	/*
 	 * Owed even if something newer is known: that can be of a later timeline,
@@ -255,13 +273,13 @@ IsApart(const LsnTarget *target, const LsnTarget *newer)
 static bool
 IsOwedApart(void)
 {
-	return IsApart(&owed, &newest);
+	return IsApart(&set_last, &newest);
 }
 
 static const char *
 NewestText(void)
 {
-	const LsnTarget *target = NewerOf(&owed, &owed_locally);
+	const LsnTarget *target = NewerOf(&set_last, &owed_locally);
 
 	if (!IsOwedApart())
 		target = NewerOf(&newest, target);
@@ -358,7 +376,9 @@ ForgetToken(void)
 {
 	newest = (LsnTarget){0};
 	read_on_primary = false;
-	OweNoToken();
+	DropOwed();
+	owed_locally = (LsnTarget){0};
+	NoteWhatIsLeft();
 	ForgetLastCommit();
 }
 
@@ -371,8 +391,7 @@ ForgetLocalToken(void)
 	if (XLogRecPtrIsInvalid(owed_locally.lsn))
 		return false;
 	owed_locally = (LsnTarget){0};
-	token_owed = !XLogRecPtrIsInvalid(owed.lsn);
-	something_owed = token_owed || max_staleness >= 0;
+	NoteWhatIsLeft();
 	return true;
 }
 
@@ -393,38 +412,41 @@ OwedInVain(void)
 {
 	if (OwedTarget() != &owed)
 		return;
-	if (owed.lsn == set_last.lsn && owed.timeline == set_last.timeline)
+	if (OwesSetLast())
 		set_last_in_vain = true;
 	else
+	{
 		owed = set_last;
+		NoteWhatIsLeft();
+	}
 	/* or a pooler takes the other for what its client has set */
 	ReportToken();
 }
 
 /*
- * It has been waited for.  The other one, if the transaction has its own, may be owed still.
+ * It has been waited for.  Another one may be owed still: the session's or the transaction's, or
+ * what was set behind it.
  */
 void
 OwedIsMet(void)
 {
-	bool		apart = IsOwedApart();
-	const LsnTarget *met = OwedTarget();
+	bool		hidden = IsOwedApart() || !OwesSetLast();
+	bool		local = OwedTarget() == &owed_locally;
+	LsnTarget	met = *OwedTarget();
 
-	NoteKnown(met);
-	if (met == &owed_locally && IsApart(&owed, met))
+	NoteKnown(&met);
+	if (!local || !IsApart(&owed, &met))
 	{
+		if (!OwesSetLast() && IsApart(&set_last, &met))
+			owed = set_last;
+		else
+			DropOwed();
+	}
+	if (local || !IsApart(&owed_locally, &met))
 		owed_locally = (LsnTarget){0};
-		return;
-	}
-	if (met == &owed && IsApart(&owed_locally, met))
-	{
-		owed = (LsnTarget){0};
-		set_last_in_vain = false;
-	}
-	else
-		OweNoToken();
-	/* something newer may be shown again */
-	if (apart)
+	NoteWhatIsLeft();
+	/* something newer may be shown */
+	if (hidden)
 		ReportToken();
 }
 
@@ -439,11 +461,15 @@ JudgeOwed(void)
 	TimeLineID	current;
 	XLogRecPtr	at;
 
-	if (owed.timeline == 0)
+	if (set_last.timeline == 0)
 		return;
 	current = GetWALInsertionTimeLine();
-	if (owed.timeline < current && !IsLost(&owed, current) && !IsLostInCrash(&owed, &at))
+	if (set_last.timeline >= current || IsLost(&set_last, current) || IsLostInCrash(&set_last, &at))
+		return;
+	if (OwesSetLast())
 		OwedIsMet();
+	else
+		set_last = (LsnTarget){0};
 }
 
 /* The assign hook of lsn_tracker.max_staleness */

@@ -87,7 +87,9 @@ foreach my $mode (qw(redo poll))
 		"SELECT lsn_request_notification('$lost')", "SET lsn_tracker.token = '$lost';\nSELECT 1", "SET lsn_tracker.token = '$lost';\nINSERT INTO t VALUES (1)",
 		# a newer one does not tell that it is there
 		"SET lsn_tracker.token = '$lost';\nBEGIN;\nSET LOCAL lsn_tracker.token = '$new';\nSELECT 1",
-		"SET lsn_tracker.token = '$new';\nBEGIN;\nSET LOCAL lsn_tracker.token = '$lost';\nSELECT 1")
+		"SET lsn_tracker.token = '$new';\nBEGIN;\nSET LOCAL lsn_tracker.token = '$lost';\nSELECT 1",
+		"SET lsn_tracker.token = '$new';\nSET lsn_tracker.token = '$lost';\nSELECT 1",
+		"SET lsn_tracker.token = '$new';\nSET lsn_tracker.token = '$lost';\nBEGIN;\nSET LOCAL lsn_tracker.token = '$new';\nSELECT 1")
 	{
 		like(sqlstate($b, $sql), qr/^40000: the write at \Q$lost\E has been lost in a failover/, "$mode: $sql on the new primary");
 	}

@@ -211,10 +211,16 @@ SET lsn_tracker.token = '$never';
 SET lsn_tracker.token = '$little';
 SELECT 'hindered by the cursor';
 ROLLBACK;
+SELECT 6;
+RESET lsn_tracker.token;
+SET lsn_tracker.token = '$first';
+SET lsn_tracker.token = '0/1';
+SHOW lsn_tracker.token;
+SELECT 'both';
 SHOW lsn_tracker.token;
 SQL
-is($out, "$never\n$little\n$little\n$first\nread\n$little\n$first\ngoes on\n$never", 'waited for in vain: what is shown');
-is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $little, $never, $little, $never ], 'and owed');
+is($out, "$little\n$little\n$little\n$first\nread\n$first\n$first\ngoes on\n0/1\nboth\n$first", 'waited for in vain: what is shown');
+is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $little, $never, $little, $never, $never ], 'and owed');
 like($err, qr/ERROR:  (?!timed out)/, 'an open cursor is an error of its own');
 (undef, $out, $err) = $primary->psql('postgres', <<SQL, on_error_stop => 0);
 INSERT INTO t VALUES (1);
@@ -329,9 +335,11 @@ SET lsn_tracker.token = '$never';
 SET lsn_tracker.token = '$first';
 SELECT 'stale';
 ROLLBACK;
-SHOW lsn_tracker.token;
+SET lsn_tracker.on_timeout = error;
+SELECT 1;
 SQL
-is($out, "stale\n$never", 'hindered by a cursor');
+is($out, 'stale', 'hindered by a cursor');
+like($err, qr/ERROR:  timed out .* \Q$never\E/, 'is owed still');
 
 # set_config() may be the first statement of a REPEATABLE READ transaction: it binds a parameter.
 like(waits(sub { start_wait($session, "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSELECT set_config('lsn_tracker.token', '$_[0]', true);\nSELECT count(*) FROM t;\nCOMMIT") }, sub { (finish_wait($session))[0] }),

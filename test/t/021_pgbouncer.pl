@@ -174,9 +174,12 @@ stop_bouncer();
 
 # What a failover has lost fails the reads of its client, and of nobody else who is given
 # the server connection behind it, although its client had no read fail there.
+my $kept = write_token($primary) =~ s/^\n//r;
+catch_up($primary, $standbys[0]);
 cut_off($standbys[0]);
 my $lost = write_token($primary) =~ s/^\n//r;
 $standbys[0]->promote;
+my $new = write_token($standbys[0]) =~ s/^\n//r;
 write_wal($standbys[0]);
 start_bouncer({ new => "host=${\$standbys[0]->host} port=${\$standbys[0]->port} pool_size=1" }, 'track_extra_parameters = lsn_tracker.token');
 my ($loser, $third) = map { report_client(pooled('new')) } 1 .. 2;
@@ -188,7 +191,28 @@ foreach my $sql ("SET lsn_tracker.token = '$lost'", ';', "SELECT set_config('wor
 	is("$state $shown", ($sql eq 'SELECT 1' ? '40000' : '') . " $lost", "lost: $sql");
 	like(join('|', ask($third, 'SELECT 1')), $known, 'another client reads');
 }
-$_->{run}->finish foreach $loser, $third;
+
+# Nor does what another has set, and not read, stand in front of it.
+ask($third, "SET lsn_tracker.token = '$_'") foreach '', $new;
+is(join('|', (ask($loser, ';'))[1, 2]), "|$lost", 'behind one that has set a newer, and not read: kept');
+ask($third, ';');
+is(join('|', (ask($loser, 'SELECT 1'))[1, 2]), "40000|$lost", 'and lost');
+
+# Nor is one that has not been waited for taken for that of the next client, who has an older
+# that is there; and he is told of what he has committed.
+my $last = report_client(pooled('new'));
+foreach my $sql (';', "SELECT set_config('work_mem', '1MB', true)", 'CREATE TABLE made (i int)')
+{
+	ask($third, "SET lsn_tracker.token = '$_'") foreach '', $kept;
+	ask($loser, "SET lsn_tracker.token = '$_'") foreach '', $lost;
+	my $told = (ask($third, $sql))[2];
+	like($told, qr/\@2/, 'a commit is told') if $sql =~ /CREATE/;
+	# a third one is given it as well
+	ask($last, "SET lsn_tracker.token = ''");
+	like(join('|', ask($third, 'SELECT 1')), $known, "another client reads, behind $sql");
+}
+ask($third, 'DROP TABLE made');
+$_->{run}->finish foreach $loser, $third, $last;
 stop_bouncer();
 $_->stop foreach @standbys, $primary;
 done_testing();

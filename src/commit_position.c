@@ -89,7 +89,7 @@ AtEndOfXact(XactEvent event, void *arg)
 	 * the transaction only if it has to restore its value, and ReportToken() or the end of a
 	 * subtransaction may have done that.
 	 */
-	if (token_owed &&
+	if (set_locally &&
 		(event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE || event == XACT_EVENT_ABORT) &&
 		ForgetLocalToken())
 		ReportToken();

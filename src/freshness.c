@@ -19,9 +19,10 @@
  * pooled connection starts with nothing.
  *
  * Several tokens that are set before a statement are all owed to it, which comes to the
- * newest, and to the last if that can be lost all the same.  But one that has been waited for in vain gives way to what has been set later, or
- * is set next: it may be lost, and that SET may be another client's, whom a pooler has
- * given the connection.  What the session has written, read or reached itself is kept in
+ * newest, and to the last if that can be lost all the same.  But one that has been waited for
+ * in vain gives way to what has been set later, or is set next: it may be lost, and that SET
+ * may be another client's, whom a pooler has given the connection.  To SET LOCAL it gives way
+ * until the transaction ends.  What the session has written, read or reached itself is kept in
  * any case.
  *
  * What SET LOCAL has set, set_config() with is_local, and a function's SET clause, is owed until
@@ -49,13 +50,14 @@
  * the value has moved by itself the variable is assigned to (ReportToken()).
  *
  * A pooler (PgBouncer) sets it where what a client has differs from what the server showed
- * last, and takes for its client's whatever the server shows from then on, already behind that
- * SET.  Three things follow.  What is shown of what is owed is what was set last: a newer one that
- * has not been waited for may be the client's before, and lost.  Who has set an older token than the session knows, and reads, must be told what
- * is shown although that has not changed: he has read it, and does not know.  And what has
- * been set is shown until it has been waited for, even if something newer is known, unless
- * that is of the same timeline, and so tells that the other is there, if no crash has lost
- * it: else a client who has the newer would not be set apart, and wait for what is another's.
+ * last, and takes for its client's whatever the server shows from then on, behind that SET
+ * already.  Three things follow.  Of what is owed the last is shown: a newer one that has not
+ * been waited for may be the client's before, and lost.  Who has set an older token than the
+ * session knows, and reads, must be told what is shown although that has not changed: he has
+ * read it, and does not know.  And what has been set is shown until it has been waited for,
+ * even if something newer is known, unless that is of the same timeline, and so tells that the
+ * other is there, if no crash has lost it: else a client who has the newer would not be set
+ * apart, and wait for what is another's.
  *
  * The bound, lsn_tracker.max_staleness, is owed to each statement on a standby: it sees
  * everything that was committed on the primary so many ms before it began.  With 0, what
@@ -86,6 +88,10 @@ bool		something_owed = false;
 bool		token_owed = false;
 static LsnTarget owed;
 static LsnTarget owed_locally;
+
+/* Has SET LOCAL set something in this transaction, and what has given way to it?  lsn 0: none */
+bool		set_locally = false;
+static LsnTarget given_way;
 
 /*
  * What of "owed" was set last, which is what is shown, and has that been waited for in vain?
@@ -220,20 +226,27 @@ void
 AssignToken(const char *newval, void *extra)
 {
 	TokenSetting *setting = extra;
+	bool		locally;
 
 	if (setting == NULL || setting->number <= heeded)
 		return;
 	heeded = setting->number;
+	locally = IsBeingSetLocally();
 
 	if (XLogRecPtrIsInvalid(setting->target.lsn))
 	{
-		if (IsBeingSetLocally())
+		if (locally)
 			(void) ForgetLocalToken();
 		else
 			ForgetToken();
 		return;
 	}
 
+	/* it is the client's still when the transaction has ended, but not behind another SET */
+	if (!locally)
+		given_way = (LsnTarget){0};
+	else if (set_last_in_vain)
+		given_way = owed;
 	if (set_last_in_vain)
 		DropOwed();
 
@@ -241,8 +254,11 @@ AssignToken(const char *newval, void *extra)
 	 * Owed even if something newer is known: that can be of a later timeline,
 	 * which does not contain this.
 	 */
-	if (IsBeingSetLocally())
+	if (locally)
+	{
+		set_locally = true;
 		Owe(&owed_locally, &setting->target);
+	}
 	else
 	{
 		set_last = setting->target;
@@ -377,7 +393,7 @@ ForgetToken(void)
 	newest = (LsnTarget){0};
 	read_on_primary = false;
 	DropOwed();
-	owed_locally = (LsnTarget){0};
+	owed_locally = given_way = (LsnTarget){0};
 	NoteWhatIsLeft();
 	ForgetLastCommit();
 }
@@ -388,9 +404,16 @@ ForgetToken(void)
 bool
 ForgetLocalToken(void)
 {
-	if (XLogRecPtrIsInvalid(owed_locally.lsn))
+	set_locally = false;
+	if (XLogRecPtrIsInvalid(owed_locally.lsn) && XLogRecPtrIsInvalid(given_way.lsn))
 		return false;
 	owed_locally = (LsnTarget){0};
+	if (!XLogRecPtrIsInvalid(given_way.lsn))
+	{
+		owed = set_last = given_way;
+		set_last_in_vain = true;
+		given_way = (LsnTarget){0};
+	}
 	NoteWhatIsLeft();
 	return true;
 }

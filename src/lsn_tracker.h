@@ -505,6 +505,7 @@ extern bool IsCatalogPlan(PlannedStmt *plan);
 /* freshness.c: what a session is owed */
 extern bool something_owed;
 extern bool token_owed;
+extern bool set_locally;
 
 extern bool CheckToken(char **newval, void **extra, GucSource source);
 extern void AssignToken(const char *newval, void *extra);

@@ -312,7 +312,7 @@ foreach my $case (
 $told->{run}->finish;
 resume($standby);
 
-# What was waited for in vain gives way to SET LOCAL as well.
+# What was waited for in vain gives way to SET LOCAL as well, until the transaction ends.
 (undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);
 SET lsn_tracker.default_timeout = 50;
 SET lsn_tracker.token = '$never';
@@ -320,10 +320,18 @@ SELECT 1;
 BEGIN;
 SET LOCAL lsn_tracker.token = '$first';
 SELECT 'read';
+SELECT 'both';
+COMMIT;
+SHOW lsn_tracker.token;
+SELECT 2;
+BEGIN;
+SET LOCAL lsn_tracker.token = '$first';
+SET lsn_tracker.token = '0/1';
 COMMIT;
 SELECT 'goes on';
 SQL
-is($out, "read\ngoes on", 'SET LOCAL behind what was waited for in vain');
+is($out, "read\nboth\n$never\ngoes on", 'SET LOCAL behind what was waited for in vain');
+is(() = $err =~ /ERROR:  timed out after 50 ms/g, 2, 'is still owed');
 
 # Hindered by a cursor, also if it is read all the same, is not in vain.
 (undef, $out, $err) = $standby->psql('postgres', <<SQL, on_error_stop => 0);

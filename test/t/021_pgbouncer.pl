@@ -164,6 +164,10 @@ foreach my $round (0 .. 20)
 my $own = qr/^1\|\|(?!FFFFFFFF)\S+\@1$/;
 is(join(' ', grep { !/$own/ } @others), '', 'another client reads, and keeps its own');
 
+# Nor has its client forgotten it behind a transaction that had its own.
+is((ask($reader, "BEGIN; SET LOCAL lsn_tracker.token = '$token'; COMMIT"))[1], '', 'a transaction with its own');
+like(aside($reader, $in_vain), qr/\|55L01\|/, 'and in vain again');
+
 # If that was set, and has not been waited for there, the other is told once.
 ask($reader, "SET lsn_tracker.token = 'FFFFFFFF/0\@1'");
 @others = grep { !/$own/ } map { aside($other, $count) } 1 .. 20;

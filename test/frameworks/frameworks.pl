@@ -244,6 +244,7 @@ foreach my $name (@names)
 	});
 	is(request($client, "read other $id"), '1', "$name, token: replayed, it does");
 	none_stale($client, 'writer', "$name, token");
+	waits($client, 'writer', "$name, a use of the primary that writes nothing", sub { is(request($client, 'write writer 0'), 'ok', "$name: writes nothing") });
 	not_its_own($client, "$name, token") unless $clients{$name}{newest};
 	$running{$name} = $client;
 

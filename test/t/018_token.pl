@@ -219,7 +219,9 @@ SHOW lsn_tracker.token;
 SELECT 'both';
 SHOW lsn_tracker.token;
 SQL
-is($out, "$little\n$little\n$little\n$first\nread\n$first\n$first\ngoes on\n0/1\nboth\n$first", 'waited for in vain: what is shown');
+# 19 writes all the digits
+is($out =~ s{^0/0+1$}{0/1}mr, "$little\n$little\n$little\n$first\nread\n$first\n$first\ngoes on\n0/1\nboth\n$first",
+	'waited for in vain: what is shown');
 is_deeply([ $err =~ /replay of (\S+?@\d+)/g ], [ $never, $little, $never, $little, $never, $never ], 'and owed');
 like($err, qr/ERROR:  (?!timed out)/, 'an open cursor is an error of its own');
 (undef, $out, $err) = $primary->psql('postgres', <<SQL, on_error_stop => 0);

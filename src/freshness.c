@@ -453,17 +453,11 @@ OwedInVain(void)
 void
 OwedIsMet(void)
 {
+	bool		hidden = IsOwedApart() || !OwesSetLast();
 	bool		local = OwedTarget() == &owed_locally;
 	LsnTarget	met = *OwedTarget();
-	bool		changes = IsOwedApart() || !OwesSetLast() || met.timeline == 0;
 
-	/* it stands in front of tokens from now on, and must not hide that they have been lost */
-	if (met.timeline == 0 && RecoveryInProgress())
-		(void) GetXLogReplayRecPtr(&met.timeline);
-	else if (met.timeline == 0)
-		met.timeline = GetWALInsertionTimeLine();
 	NoteKnown(&met);
-
 	if (!local || !IsApart(&owed, &met))
 	{
 		if (!OwesSetLast() && IsApart(&set_last, &met))
@@ -474,8 +468,8 @@ OwedIsMet(void)
 	if (local || !IsApart(&owed_locally, &met))
 		owed_locally = (LsnTarget){0};
 	NoteWhatIsLeft();
-	/* what is shown */
-	if (changes)
+	/* something newer may be shown */
+	if (hidden)
 		ReportToken();
 }
 

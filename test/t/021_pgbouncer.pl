@@ -216,14 +216,6 @@ foreach my $sql (';', "SELECT set_config('work_mem', '1MB', true)", 'CREATE TABL
 	like(join('|', ask($third, 'SELECT 1')), $known, "another client reads, behind $sql");
 }
 ask($third, 'DROP TABLE made');
-
-# Nor does a position without a timeline, which one has read, take that of another's token away.
-ask($last, "SET lsn_tracker.token = '$_'") foreach '', $standbys[0]->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
-ask($last, 'SELECT 1');
-ask($third, "SET lsn_tracker.token = '$_'") foreach '', $kept;
-ask($last, 'SELECT 1');
-ask($third, ';');
-like(join('|', ask($third, 'SELECT 1')), $known, 'a token remains one');
 $_->{run}->finish foreach $loser, $third, $last;
 stop_bouncer();
 $_->stop foreach @standbys, $primary;

@@ -428,22 +428,27 @@ OwedTarget(void)
 }
 
 /*
- * It has been waited for, and was not reached.
+ * It has been waited for, and was not reached.  Returns whether it has given way to what was set
+ * behind it.
  */
-void
+bool
 OwedInVain(void)
 {
+	bool		gives_way;
+
 	if (OwedTarget() != &owed)
-		return;
-	if (OwesSetLast())
-		set_last_in_vain = true;
-	else
+		return false;
+	gives_way = !OwesSetLast();
+	if (gives_way)
 	{
 		owed = set_last;
 		NoteWhatIsLeft();
 	}
+	else
+		set_last_in_vain = true;
 	/* or a pooler takes the other for what its client has set */
 	ReportToken();
+	return gives_way;
 }
 
 /*

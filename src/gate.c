@@ -236,20 +236,23 @@ OnlySetsVariables(PlannedStmt *plan)
 	return top->targetlist != NIL;
 }
 
-/* The token that is owed; returns whether it has been reached. */
+/*
+ * The token that is owed; returns whether it has been reached, or is read all the same and
+ * has given way to another one.
+ */
 static bool
 WaitForToken(const LetGo *held, int64 timeout)
 {
-	bool		reached;
+	bool		goes_on;
 
 	PG_TRY();
 	{
-		reached = WaitFor(held, OwedTarget(), timeout);
-		if (reached)
+		goes_on = WaitFor(held, OwedTarget(), timeout);
+		if (goes_on)
 			OwedIsMet();
 		/* hindered by a lock or a cursor, it is to be tried again */
 		else if (held->holder == NULL)
-			OwedInVain();
+			goes_on = OwedInVain();
 	}
 	PG_CATCH();
 	{
@@ -259,7 +262,7 @@ WaitForToken(const LetGo *held, int64 timeout)
 			case ERRCODE_NOT_FRESH:
 			case ERRCODE_QUERY_CANCELED:
 			case ERRCODE_INVALID_PARAMETER_VALUE:
-				OwedInVain();
+				(void) OwedInVain();
 				break;
 			default:
 				break;
@@ -267,7 +270,7 @@ WaitForToken(const LetGo *held, int64 timeout)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	return reached;
+	return goes_on;
 }
 
 /*
@@ -279,15 +282,15 @@ WaitForOwed(const LetGo *held, bool bound)
 {
 	ErrorContextCallback context = {.previous = error_context_stack, .callback = SayWhatFor};
 	int64		timeout = default_timeout;
-	bool		reached = true;
+	bool		goes_on = true;
 
 	error_context_stack = &context;
-	while (token_owed && reached)
+	while (token_owed && goes_on)
 	{
 		uint64		start = Now();
 
 		context.arg = "lsn_tracker.token";
-		reached = WaitForToken(held, timeout);
+		goes_on = WaitForToken(held, timeout);
 		if (timeout > 0)
 			timeout = Max(1, timeout - (int64) ((Now() - start) / MS));
 	}

@@ -517,7 +517,7 @@ extern void ForgetToken(void);
 extern bool ForgetLocalToken(void);
 extern const LsnTarget *OwedTarget(void);
 extern void OwedIsMet(void);
-extern void OwedInVain(void);
+extern bool OwedInVain(void);
 extern void JudgeOwed(void);
 extern void AssignMaxStaleness(int newval, void *extra);
 extern void AssignTrackReads(bool newval, void *extra);

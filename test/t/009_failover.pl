@@ -165,6 +165,9 @@ foreach my $mode (qw(redo poll))
 		't|t|t', "$mode: what survived is on the standby that follows");
 	like(sqlstate($c, "SELECT lsn_wait('$lost', 0)"), qr/^40000: the write at \Q$lost/, "$mode: what did not is lost there");
 	like(sqlstate($c, "SELECT lsn_replicated('$lost')"), qr/^40000/, "$mode: lsn_replicated says it, too");
+	# also behind a newer one that is read all the same
+	like(sqlstate($c, "SET lsn_tracker.default_timeout = 50;\nSET lsn_tracker.on_timeout = stale;\nSET lsn_tracker.token = 'FFFFFFFF/0\@2';\nSET lsn_tracker.token = '$lost';\nSELECT 1"),
+		qr/^40000: the write at \Q$lost/, "$mode: behind one that is read all the same");
 	await_waiters($c, 0);
 
 	# What tells it, is a file.  One that can't be read is an error each time, and
